@@ -1,0 +1,1 @@
+"""Run configurations: one small file per scenario."""

@@ -1,0 +1,96 @@
+"""Every key with its default; scenario files start from here and override what differs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def train(**changes: Any) -> dict[str, Any]:
+    """One training's keys (fedjax_health.config.TrainConfig says what each means).
+
+    Args:
+      **changes: values other than the defaults.
+    """
+    values = {
+        "rounds": 300,
+        "rounds_per_chunk": 25,
+        "cohort": 100,
+        "clients_per_chunk": 10,
+        "local": "steps",
+        "local_epochs": 1,
+        "local_steps": 4,
+        "batch_size": 16,
+        "algorithm": "fedadam",
+        "client_optimizer": "sgd",
+        "client_learning_rate": 0.02,
+        "server_learning_rate": 0.01,
+        "weighting": "equal",
+        "l2_clip_norm": 0.3,
+        "ema_decay": 0.97,
+        "convergence_window": 0,
+        "convergence_tolerance": 0.01,
+    }
+    unknown = set(changes) - set(values)
+    assert not unknown, unknown
+    return values | changes
+
+
+def get_config() -> ConfigDict:
+    """The defaults: simulated vitals, VAE and WGAN-GP, client-level differential privacy."""
+    gan = {
+        "hidden": (64, 64),
+        "latent": 16,
+        "placement": "split",
+        "penalty": 10.0,
+        "generator_steps": 1,
+        "generator_batch": 256,
+        "generator_learning_rate": 1e-3,
+    }
+    config = ConfigDict(
+        {
+            "name": "base",
+            "seed": 0,
+            "seeds": 3,
+            "data": {
+                "domains": ("vitals",),
+                "path": "",
+                "schema": "",
+                "task": "diagnosis",
+                "label": "mortality",
+                "features": "all",
+                "population": "stored",
+                "num_clients": 10_000,
+                "validation_fraction": 0.05,
+                "test_fraction": 0.1,
+                "audit_fraction": 0.2,
+                "reference_clients": 4_000,
+            },
+            "models": ("vae", "wgan_gp"),
+            "vae": {"hidden": (64, 64), "latent": 6, "kl_weight": 1.0, "train": train()},
+            "gan": {**gan, "train": train(rounds=600)},
+            "wgan_gp": {**gan, "train": train(rounds=600)},
+            "classifier": {
+                "hidden": (64, 64),
+                "train": train(
+                    rounds=100,
+                    batch_size=16,
+                    local_steps=4,
+                    client_learning_rate=0.05,
+                    l2_clip_norm=100.0,
+                    ema_decay=0.9,
+                ),
+            },
+            "privacy": {
+                "mechanism": "central_gaussian",
+                "epsilon": 8.0,
+                "delta": 0.0,
+                "noise_multiplier": 0.0,
+                "prior_noise_multiplier": 20.0,
+            },
+            "evaluation": {"max_rows": 3_000, "synthetic_rows": 0, "max_false_positive_rate": 0.05},
+        },
+        convert_dict=True,
+    )
+    return config

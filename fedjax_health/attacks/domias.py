@@ -1,0 +1,58 @@
+"""Density attack: where the synthetic density exceeds the population's, the generator has overfitted."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KernelDensity
+
+from fedjax_health.attacks.base import Attack, Published, public_space, require_synthetic
+from fedjax_health.data.schema import Schema
+from fedjax_health.types import Table
+
+NAME = "domias"
+MAX_DIMS = 8  # kernel densities carry little beyond this
+MAX_ROWS = 3000
+SAME = 1e-12  # variance (squared public scales) below which a direction is constant
+
+
+def _subsample(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return points if len(points) <= MAX_ROWS else points[rng.choice(len(points), MAX_ROWS, replace=False)]
+
+
+def _log_density(of: np.ndarray, at: np.ndarray) -> np.ndarray:
+    bandwidth = len(of) ** (-1.0 / (of.shape[1] + 4))  # Scott's rule: the space is white
+    return KernelDensity(bandwidth=bandwidth, leaf_size=400).fit(of).score_samples(at)
+
+
+def _score(published: Published, records: Table, schema: Schema, rng: np.random.Generator) -> np.ndarray:
+    synthetic = _subsample(public_space(require_synthetic(published, NAME), schema), rng)
+    reference = _subsample(public_space(published.reference, schema), rng)
+    own = np.concatenate([synthetic, reference])
+    center = own.mean(0)
+    pca = PCA(min(MAX_DIMS, *own.shape), svd_solver="full").fit(own)
+    keep = pca.explained_variance_ > SAME
+    if not keep.any():
+        return np.zeros(len(records.label))
+    to_white = (pca.components_[keep] / np.sqrt(pca.explained_variance_[keep])[:, None]).T
+
+    def white(points: np.ndarray) -> np.ndarray:
+        return (points - center) @ to_white
+
+    at = white(public_space(records, schema))
+    return _log_density(white(synthetic), at) - _log_density(white(reference), at)
+
+
+def make_domias() -> Attack:
+    """Score of a record x: log p_S(x) - log p_ref(x), by Gaussian kernel densities in a whitened space.
+
+    The space is `public_space`, whitened by principal components of what the attacker has (synthetic and reference
+    rows), at most 8 of them; bandwidth by Scott's rule; each table subsampled to at most 3,000 rows.
+
+    Returns:
+      Attack; needs `Published.synthetic` and a non-empty reference; deterministic in the generator's state. Where all
+      known records are the same point every score is 0.
+
+    Source: van Breugel et al. (2023), DOMIAS, arXiv 2302.12580.
+    """
+    return Attack(NAME, "the synthetic table, and real records of the attacker's own", _score)

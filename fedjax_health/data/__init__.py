@@ -1,0 +1,1 @@
+"""Data: schemas, populations, simulators, and adapters of real formats."""

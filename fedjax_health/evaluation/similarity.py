@@ -1,0 +1,297 @@
+"""How close a synthetic table is to a real one: by column, jointly, and by what a classifier can tell apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from scipy.special import rel_entr
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+from statsmodels.stats.weightstats import ttest_ind, ttost_ind
+from threadpoolctl import threadpool_limits
+
+from fedjax_health.attacks.base import public_space
+from fedjax_health.data.schema import Schema
+from fedjax_health.evaluation.rows import Figures
+from fedjax_health.types import Table, UserError
+
+ROW = "synthetic"  # the row of the overall figures
+MARGIN_SD = 0.2  # equivalence margin, declared beforehand
+BINS = 20
+SMOOTHING = 0.5  # added to counts, never to probabilities
+NEIGHBOURS = 5
+FOLDS = 5
+NAN = float("nan")
+
+# The result then does not depend on the machine, and busy cores do not make threads spin (ten times slower).
+one_thread = threadpool_limits.wrap(limits=1, user_api="openmp")
+
+
+def js_distance(real: np.ndarray, synthetic: np.ndarray) -> float:
+    """Jensen-Shannon distance, base 2: √(½ KL(p‖m) + ½ KL(q‖m)), m = (p + q) / 2, after adding ½ to every count.
+
+    Args:
+      real, synthetic: i64[bins], counts.
+
+    Returns:
+      0 for equal shares, near 1 for disjoint columns with many rows.
+
+    Source: Endres and Schindelin (2003).
+    """
+    p, q = real + SMOOTHING, synthetic + SMOOTHING
+    p, q = p / p.sum(), q / q.sum()
+    m = (p + q) / 2
+    # scipy's jensenshannon takes the root of a rounding error below zero when p is almost q.
+    return float(np.sqrt(max(0.0, (rel_entr(p, m).sum() + rel_entr(q, m).sum()) / 2 / np.log(2))))
+
+
+def quantile_counts(real: np.ndarray, synthetic: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray]:
+    """Counts in bins between quantiles of the real column, with one bin below its minimum and one above its maximum.
+
+    Args:
+      real, synthetic: f64[n], f64[m], no NaN, not empty.
+      bins: quantile bins; fewer where values tie.
+
+    Returns:
+      Two i64[<= bins + 2].
+    """
+    edges = np.unique(np.quantile(real, np.linspace(0, 1, bins + 1)))
+    edges = np.append(edges[:-1] if len(edges) > 1 else edges, np.nextafter(edges[-1], np.inf))
+    size = len(edges) + 1
+
+    def count(values: np.ndarray) -> np.ndarray:
+        return np.bincount(np.searchsorted(edges, values, side="right"), minlength=size)
+
+    return count(real), count(synthetic)
+
+
+def client_values(values: np.ndarray, client: np.ndarray) -> np.ndarray:
+    """One value a client whose mean is the mean of the records: z_k = x̄ + (m_k / m̄) (x̄_k - x̄).
+
+    With equally many records m_k a client this is the client's mean; otherwise it is the linearised ratio estimator,
+    whose variance over clients is that of the record mean under sampling of whole clients.
+
+    Args:
+      values: f64[M], no NaN, M >= 1.
+      client: i32[M].
+
+    Returns:
+      f64[number of clients].
+
+    Source: Cochran (1977), Sampling Techniques, section 2.11 and 9A.
+    """
+    _, index = np.unique(client, return_inverse=True)
+    size = np.bincount(index).astype(np.float64)
+    mean = values.mean()
+    return mean + np.bincount(index, weights=values - mean) / size.mean()
+
+
+def equivalence(
+    real: np.ndarray, real_client: np.ndarray, synthetic: np.ndarray, client: np.ndarray, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Welch's p of "the means are equal", and the TOST p of "they differ by 0.2 SD or more"; sampling unit = client.
+
+    p_TOST = max(P[T >= (x̄_S - x̄_R + Δ) / se], P[T <= (x̄_S - x̄_R - Δ) / se]); small = equivalent. A large Welch p is no
+    evidence of similarity. Any p against synthetic data depends on how many rows one chooses to sample, hence as many
+    rows and units as the real table has: synthetic rows that belong to no one (each has its own index) are dealt at
+    random into that many groups; a second real table keeps its own clients, at most as many of them.
+
+    Args:
+      real, synthetic: f64[n], f64[m], no NaN, in the column's unit.
+      real_client, client: i32[n], i32[m].
+      rng: host generator.
+
+    Returns:
+      (welch_p, tost_p); NaN with fewer than two units on a side, or where no client mean varies.
+
+    Source: Schuirmann (1987); statsmodels `ttost_ind`.
+    """
+    units = len(np.unique(real_client))
+    own = np.unique(client)
+    if len(own) == len(client):
+        synthetic = rng.permutation(synthetic)[: len(real)]
+        client = np.arange(len(synthetic)) % max(units, 1)
+    elif len(own) > units:
+        kept = np.isin(client, rng.choice(own, units, replace=False))
+        synthetic, client = synthetic[kept], client[kept]
+    if not (len(real) and len(synthetic)):
+        return NAN, NAN
+    a, b = client_values(synthetic, client), client_values(real, real_client)
+    margin = MARGIN_SD * float(np.std(real))
+    if min(len(a), len(b)) < 2 or max(np.ptp(a), np.ptp(b)) <= 1e-12 * max(1.0, abs(float(b.mean()))) or margin == 0:
+        return NAN, NAN
+    welch = ttest_ind(a, b, usevar="unequal")[1]
+    return float(welch), float(ttost_ind(a, b, -margin, margin, usevar="unequal")[0])
+
+
+def spearman(values: np.ndarray) -> np.ndarray:
+    """Spearman rank correlation of columns, over the rows where both are present.
+
+    Args:
+      values: f32 or f64[M, J], NaN = missing.
+
+    Returns:
+      f64[J, J]; 0 where a column is constant or a pair has fewer than two rows (it then orders nothing), 1 on the
+      diagonal.
+    """
+    frame = pd.DataFrame(values.astype(np.float64))
+    rho = np.nan_to_num(frame.corr(method="spearman", min_periods=2).to_numpy(copy=True))
+    np.fill_diagonal(rho, 1.0)
+    return rho
+
+
+@one_thread
+def coverage(real: np.ndarray, synthetic: np.ndarray, k: int = NEIGHBOURS) -> float:
+    """Share of real records with a synthetic one no further than their k-th real neighbour: falls when modes are lost.
+
+    Coverage = 1/N Σ_i 1[min_j d(R_i, S_j) <= NND_k(R_i)], closed balls so that repeated records can be covered.
+
+    Args:
+      real, synthetic: f64[n, D], the same n, in a scaled space.
+      k: neighbours.
+
+    Returns:
+      In [0, 1]; for k = 5 about 0.97 for independent records of the same law, less where a client's records resemble
+      one another (read it beside "real-vs-real"). NaN with k or fewer real records.
+
+    Source: Naeem et al. (2020), arXiv 2002.09797.
+    """
+    if len(real) <= k or not len(synthetic):
+        return NAN
+    radius = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(real).kneighbors()[0][:, -1]
+    distance = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(synthetic).kneighbors(real)[0][:, 0]
+    return float(np.mean(distance <= radius * (1 + 1e-9) + 1e-9))
+
+
+@one_thread
+def c2st_auc(real: Table, synthetic: Table, schema: Schema, rng: np.random.Generator) -> float:
+    """Classifier two-sample test: AUC of boosted trees at telling synthetic from real records, label included.
+
+    Five folds that never split a client, so that trees cannot pass by recognising a client's other records. 0.5 =
+    indistinguishable, 1 = told apart always; clearly below 0.5 is a sign of copied records (a copy in the training
+    folds carries the other answer).
+
+    Args:
+      real, synthetic: the same number of rows.
+      schema: categories go in as codes, missing values natively.
+      rng: host generator.
+
+    Returns:
+      Mean AUC over folds; NaN where no fold has both kinds in both parts.
+
+    Source: Lopez-Paz and Oquab (2017), arXiv 1610.06545.
+    """
+    x = np.concatenate([np.column_stack([t.values, t.label]) for t in (real, synthetic)]).astype(np.float64)
+    y = np.repeat([0, 1], [len(real.label), len(synthetic.label)])
+    groups = [np.unique(t.client, return_inverse=True)[1] for t in (real, synthetic)]
+    fold = np.concatenate([rng.permutation(int(g.max(initial=-1)) + 1)[g] % FOLDS for g in groups])
+    categorical = [*(c.kind != "numeric" for c in schema.inputs), True]
+    seed = int(rng.integers(2**31))
+    aucs = []
+    for f in range(FOLDS):
+        test = fold == f
+        if len(np.unique(y[test])) == 2 and len(np.unique(y[~test])) == 2:
+            trees = HistGradientBoostingClassifier(
+                max_iter=60, early_stopping=False, categorical_features=categorical, random_state=seed
+            ).fit(x[~test], y[~test])
+            aucs.append(roc_auc_score(y[test], trees.predict_proba(x[test])[:, 1]))
+    return float(np.mean(aucs)) if aucs else NAN
+
+
+def _numeric_figures(real: Table, synthetic: Table, j: int, rng: np.random.Generator) -> dict[str, float]:
+    r, s = real.values[:, j].astype(np.float64), synthetic.values[:, j].astype(np.float64)
+    here, there = ~np.isnan(r), ~np.isnan(s)
+    r, s = r[here], s[there]
+    welch, tost = equivalence(r, real.client[here], s, synthetic.client[there], rng)
+    sd, both = (float(np.std(r)) if len(r) else NAN), bool(len(r) and len(s))
+    return {
+        "real_mean": float(np.mean(r)) if len(r) else NAN,
+        "real_sd": sd,
+        "synthetic_mean": float(np.mean(s)) if len(s) else NAN,
+        "synthetic_sd": float(np.std(s)) if len(s) else NAN,
+        "welch_p": welch,
+        "tost_p": tost,
+        "ks_complement": 1 - float(scipy.stats.ks_2samp(r, s, method="asymp").statistic) if both else NAN,
+        "wasserstein_sd": float(scipy.stats.wasserstein_distance(r, s)) / sd if both and sd > 0 else NAN,
+        "js_distance": js_distance(*quantile_counts(r, s)) if both else NAN,
+    }
+
+
+def _category_figures(real: np.ndarray, synthetic: np.ndarray, size: int) -> dict[str, float]:
+    p, q = (np.bincount(v[~np.isnan(v)].astype(np.int64), minlength=size) for v in (real, synthetic))
+    if not (p.sum() and q.sum()):
+        return {"tv_complement": NAN, "js_distance": NAN}
+    return {"tv_complement": float(1 - np.abs(p / p.sum() - q / q.sum()).sum() / 2), "js_distance": js_distance(p, q)}
+
+
+def _take(table: Table, n: int, rng: np.random.Generator) -> Table:
+    rows = np.sort(rng.permutation(len(table.label))[:n])
+    return Table(table.values[rows], table.label[rows], table.client[rows])
+
+
+def similarity(
+    real: Table, synthetic: Table, schema: Schema, rng: np.random.Generator, *, max_rows: int = 5000
+) -> Figures:
+    """Every similarity figure of one synthetic table (or of a second real one, or of a baseline) against a real one.
+
+    Args:
+      real: held-out real records.
+      synthetic: records to judge.
+      schema: their columns.
+      rng: host generator, for subsampling, folds and grouping.
+      max_rows: most rows a side for coverage and the classifier test, which take equally many from both.
+
+    Returns:
+      Row <feature>: numeric: real_mean, real_sd, synthetic_mean, synthetic_sd (over records, in the unit), welch_p,
+      tost_p (see `equivalence`), ks_complement, wasserstein_sd (Wasserstein-1 over the real SD), js_distance (20 real
+      quantile bins); categorical: tv_complement, js_distance; nullable: missing_rate_difference (synthetic - real).
+      Row "synthetic": means over columns of ks_complement, tv_complement and wasserstein_sd (columns constant in the
+      real table have no SD and are left out); correlation_error_mean and _max, |Δ Spearman ρ| over pairs of numeric
+      columns; coverage; c2st_auc; label_rate_difference, P_S(class ≠ 0) - P_R(class ≠ 0). A column that is missing
+      throughout gives NaN, and so does the mean over columns. Means over no column are left out.
+
+    Raises:
+      UserError: a table has no rows.
+    """
+    for name, table in (("real", real), ("synthetic", synthetic)):
+        if not len(table.label):
+            raise UserError(f"similarity of {schema.name!r}: the {name} table has no rows; give it at least one record")
+    figures: Figures = {}
+    means: dict[str, list[float]] = {"ks_complement": [], "tv_complement": [], "wasserstein_sd": []}
+    for j, column in enumerate(schema.inputs):
+        if column.kind == "numeric":
+            found = _numeric_figures(real, synthetic, j, rng)
+        else:
+            found = _category_figures(real.values[:, j], synthetic.values[:, j], len(column.categories))
+        for metric, values in means.items():
+            if metric in found and not (metric == "wasserstein_sd" and found["real_sd"] == 0):
+                values.append(found[metric])
+        if column.nullable:
+            rates = [float(np.isnan(t.values[:, j]).mean()) for t in (real, synthetic)]
+            found["missing_rate_difference"] = rates[1] - rates[0]
+        figures.update({(column.name, metric): value for metric, value in found.items()})
+    figures.update({(ROW, metric): float(np.mean(values)) for metric, values in means.items() if values})
+    numeric = [j for j, c in enumerate(schema.inputs) if c.kind == "numeric"]
+    if len(numeric) > 1:
+        upper = np.triu_indices(len(numeric), 1)
+        error = np.abs(spearman(real.values[:, numeric]) - spearman(synthetic.values[:, numeric]))[upper]
+        figures[ROW, "correlation_error_mean"] = float(error.mean())
+        figures[ROW, "correlation_error_max"] = float(error.max())
+    n = min(len(real.label), len(synthetic.label), max_rows)
+    few_real, few_synthetic = _take(real, n, rng), _take(synthetic, n, rng)
+    figures[ROW, "coverage"] = coverage(public_space(few_real, schema), public_space(few_synthetic, schema))
+    figures[ROW, "c2st_auc"] = c2st_auc(few_real, few_synthetic, schema, rng)
+    figures[ROW, "label_rate_difference"] = float(np.mean(synthetic.label != 0) - np.mean(real.label != 0))
+    return figures
+
+
+def overall(figures: Figures, row: str) -> Figures:
+    """The overall figures under another row, such as "real-vs-real" or "gaussian-copula", without the columns' ones.
+
+    Args:
+      figures: what `similarity` returned.
+      row: their row in the table.
+    """
+    return {(row, metric): value for (at, metric), value in figures.items() if at == ROW}

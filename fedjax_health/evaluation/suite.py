@@ -1,0 +1,271 @@
+"""All tables of one domain: similarity, utility or detection, membership, fairness, with floors, ceilings and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fedjax_health import rng
+from fedjax_health.attacks.base import Attack, Published
+from fedjax_health.config import EvaluationConfig
+from fedjax_health.data.domain import Domain
+from fedjax_health.data.split import take_clients
+from fedjax_health.evaluation import baselines, curves, detection, fairness, utility
+from fedjax_health.evaluation.downstream import VIEWS, Downstream, Fitted
+from fedjax_health.evaluation.membership import client_scores, dp_ceiling, membership_rows
+from fedjax_health.evaluation.rows import Figures, seed_rows
+from fedjax_health.evaluation.similarity import overall, similarity
+from fedjax_health.types import Row, Table
+
+COPULA = "gaussian-copula"
+MARGINALS = "independent-marginals"
+CEILING = "real-vs-real"
+WHITE_BOX = "white-box"
+
+
+class Subject(NamedTuple):
+    """One generator under evaluation.
+
+    Attributes:
+      name: "vae", "wgan_gp", ...
+      tables: N synthetic tables, one a seed, as many rows as the real training table.
+      score: (table, seed index) -> f64[M], the model's own membership score (white-box attacker).
+    """
+
+    name: str
+    tables: list[Table]
+    score: Callable[[Table, int], np.ndarray]
+
+
+class Setting(NamedTuple):
+    """What every part of the evaluation needs.
+
+    Attributes:
+      domain: tables and schema.
+      include: bool[N, K], training clients of each seed.
+      config: sizes and the operating point.
+      seed: the run's seed.
+      promise: (epsilon, delta) of the run, or None without a guarantee.
+    """
+
+    domain: Domain
+    include: np.ndarray
+    config: EvaluationConfig
+    seed: int
+    promise: tuple[float, float] | None
+
+    def generator(self, stream: rng.Stream, *names: str) -> np.random.Generator:
+        """Host randomness of a part, by its address."""
+        return rng.host_rng(self.seed, stream, self.domain.name, *names)
+
+
+def included(setting: Setting, seed: int, member: bool) -> np.ndarray:
+    """Ids of stored training clients that are members (or not) in a seed, and hold records."""
+    held = np.unique(setting.domain.train.client)
+    return held[setting.include[seed][held] == member]
+
+
+def rows_of_clients(table: Table, clients: np.ndarray, most: int, generator: np.random.Generator) -> Table:
+    """Records of randomly chosen clients until about `most` rows are reached.
+
+    Args:
+      table: client-major.
+      clients: i[n], candidates.
+      most: rows.
+      generator: chooses.
+    """
+    count = np.bincount(table.client)
+    order = generator.permutation(clients)
+    enough = int(np.searchsorted(np.cumsum(count[order]), most)) + 1
+    return take_clients(table, np.sort(order[:enough]))
+
+
+def similarity_rows(setting: Setting, subjects: Sequence[Subject]) -> list[Row]:
+    """Table 1, against held-out clients; ceiling: other real clients; floors: fitted on the pooled training records.
+
+    Args:
+      setting: the domain.
+      subjects: generators.
+    """
+    domain, rows, most = setting.domain, [], setting.config.max_rows
+    seeds = setting.include.shape[0]
+
+    def against(table: Table, *names: str) -> Figures:
+        return similarity(domain.test, table, domain.schema, setting.generator(rng.Stream.EVALUATE, *names), max_rows=most)
+
+    train = []
+    for s in range(seeds):
+        generator = setting.generator(rng.Stream.EVALUATE, "train", str(s))
+        train.append(rows_of_clients(domain.train, included(setting, s, True), most, generator))
+    marks = {
+        CEILING: lambda s, generator: train[s],
+        COPULA: lambda s, generator: baselines.gaussian_copula(train[s], domain.schema, most, generator),
+        MARGINALS: lambda s, generator: baselines.independent_marginals(train[s], domain.schema, most, generator),
+    }
+    for name, make in marks.items():
+        figures = [
+            overall(against(make(s, setting.generator(rng.Stream.EVALUATE, name, str(s))), name, str(s)), name)
+            for s in range(seeds)
+        ]
+        rows += seed_rows(domain.name, "-", figures)
+    for subject in subjects:
+        figures = [against(t, subject.name, str(s)) for s, t in enumerate(subject.tables)]
+        rows += seed_rows(domain.name, subject.name, figures)
+    return rows
+
+
+class Fits(NamedTuple):
+    """Classifiers by (generator or "-", row of the table)."""
+
+    by_row: dict[tuple[str, str], Fitted]
+
+
+def fit_all(setting: Setting, subjects: Sequence[Subject], downstream: Downstream) -> Fits:
+    """Trains the classifier on real, on each generator's records, on both, and on the copula floor.
+
+    Args:
+      setting: the domain.
+      subjects: generators.
+      downstream: federated training of the classifier.
+    """
+    domain = setting.domain
+    real, synthetic, both = VIEWS
+    total = len(domain.train.label)
+    copulas = []
+    for s in range(setting.include.shape[0]):
+        kept = take_clients(domain.train, included(setting, s, True))
+        copulas.append(
+            baselines.gaussian_copula(kept, domain.schema, total, setting.generator(rng.Stream.EVALUATE, "fit", str(s)))
+        )
+    name = f"{domain.name}/classifier"
+    fits = {("-", real): downstream.fit(real, copulas, f"{name}/real")}
+    fits["-", COPULA] = downstream.fit(synthetic, copulas, f"{name}/{COPULA}")
+    for subject in subjects:
+        for view in (synthetic, both):
+            fits[subject.name, view] = downstream.fit(view, subject.tables, f"{name}/{subject.name}/{view}")
+    return Fits(fits)
+
+
+def task_rows(setting: Setting, fits: Fits) -> tuple[list[Row], list[Row], list[Row]]:
+    """Tables 2 (or 4) and fairness: thresholds from validation clients, figures from test clients.
+
+    Args:
+      setting: the domain.
+      fits: trained classifiers.
+
+    Returns:
+      (utility rows, detection rows, fairness rows); detection is empty for a diagnosis.
+    """
+    domain, schema = setting.domain, setting.domain.schema
+    validation, test = domain.validation, domain.test
+    useful, detected, fair = [], [], []
+    for (model, row), fitted in fits.by_row.items():
+        figures: list[tuple[Figures, Figures, Figures]] = []
+        for s in range(setting.include.shape[0]):
+            p_validation, p_test = fitted.probabilities(validation, s), fitted.probabilities(test, s)
+            threshold = utility.choose_threshold(validation.label, p_validation)
+            found: Figures = {}
+            if domain.task == "detection":
+                point = detection.detection_threshold(
+                    validation.label, p_validation, setting.config.max_false_positive_rate
+                )
+                found = detection.detection_figures(row, schema, test.label, p_test, point)
+            figures.append(
+                (
+                    utility.classification_figures(row, test.label, p_test, threshold),
+                    found,
+                    fairness.fairness_figures(row, schema, test, test.label, p_test, threshold),
+                )
+            )
+        for target, per_seed in zip((useful, detected, fair), zip(*figures, strict=True), strict=True):
+            target += seed_rows(domain.name, model, per_seed)
+    return useful, detected, fair
+
+
+def shift_rows(setting: Setting, subjects: Sequence[Subject]) -> list[Row]:
+    """Share of each subgroup in the synthetic records less its share among held-out clients."""
+    domain = setting.domain
+    return [
+        row
+        for subject in subjects
+        for row in seed_rows(
+            domain.name, subject.name, [fairness.subgroup_shift(domain.test, t, domain.schema) for t in subject.tables]
+        )
+    ]
+
+
+class Targets(NamedTuple):
+    """Members and as many non-members of one seed, exchangeable by construction, the unit being the client."""
+
+    member: Table
+    outsider: Table
+
+
+def make_targets(setting: Setting, seed: int) -> Targets:
+    """Attack targets of a seed: the clients left out, and as many of the others at random.
+
+    Args:
+      setting: the domain.
+      seed: index on the N axis.
+    """
+    generator = setting.generator(rng.Stream.ATTACK, "targets", str(seed))
+    outside, inside = included(setting, seed, False), included(setting, seed, True)
+    n = min(len(outside), len(inside))
+    sides = [np.sort(generator.permutation(side)[:n]) for side in (inside, outside)]
+    return Targets(*(take_clients(setting.domain.train, side) for side in sides))
+
+
+def membership_tables(
+    setting: Setting, subjects: Sequence[Subject], fits: Fits, attacks: dict[str, Attack]
+) -> tuple[list[Row], list[tuple[str, str, str, float, float]]]:
+    """Table 3: what an attacker learns about who took part, by client, and the ROC curves of the published seed.
+
+    Args:
+      setting: the domain.
+      subjects: generators.
+      fits: trained classifiers.
+      attacks: by name; "loss-threshold" attacks the classifiers, the others the synthetic table.
+
+    Returns:
+      (rows, curves as (domain, model, row, fpr, tpr)).
+    """
+    domain, seeds = setting.domain, setting.include.shape[0]
+    targets = [make_targets(setting, s) for s in range(seeds)]
+    reference = domain.validation
+    rows: list[Row] = []
+    points: list[tuple[str, str, str, float, float]] = []
+
+    def add(model: str, row: str, score: Callable[[Table, int], np.ndarray]) -> None:
+        pairs = [
+            (client_scores(score(t.member, s), t.member.client), client_scores(score(t.outsider, s), t.outsider.client))
+            for s, t in enumerate(targets)
+        ]
+        rows.extend(membership_rows(domain.name, model, row, pairs))
+        points.extend((domain.name, model, row, float(f), float(t)) for f, t in zip(*curves.roc_points(*pairs[0]), strict=True))
+
+    def run(attack: Attack, published: Callable[[int], Published], *names: str) -> Callable[[Table, int], np.ndarray]:
+        def score(table: Table, s: int) -> np.ndarray:
+            generator = setting.generator(rng.Stream.ATTACK, attack.name, *names, str(s))
+            return attack.score(published(s), table, domain.schema, generator)
+
+        return score
+
+    def on_classifier(fitted: Fitted) -> Callable[[int], Published]:
+        return lambda s: Published(None, reference, lambda table: fitted.loss(table, s))
+
+    loss = attacks["loss-threshold"]
+    add("-", f"model-on-real:{loss.name}", run(loss, on_classifier(fits.by_row["-", "real"]), "real"))
+    for subject in subjects:
+        fitted = fits.by_row[subject.name, "synthetic"]
+        add(subject.name, f"model-on-synthetic:{loss.name}", run(loss, on_classifier(fitted), subject.name))
+        for attack in attacks.values():
+            if attack is not loss:
+                tables = subject.tables
+                score = run(attack, lambda s, tables=tables: Published(tables[s], reference, None), subject.name)
+                add(subject.name, f"federated+synthetic:{attack.name}", score)
+        add(subject.name, f"federated+synthetic:{WHITE_BOX}", subject.score)
+    if setting.promise is not None:
+        rows += seed_rows(domain.name, "-", [dp_ceiling(*setting.promise)])
+    return rows, points

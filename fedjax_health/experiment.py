@@ -1,0 +1,410 @@
+"""The stages of a run, in order: load -> train -> synthesise -> evaluate -> attack -> report."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_health import build, rng, tree, workdir
+from fedjax_health.attacks.domias import make_domias
+from fedjax_health.attacks.loss_threshold import make_loss_threshold
+from fedjax_health.attacks.nearest_synthetic import make_nearest_synthetic
+from fedjax_health.config import Config, VaeConfig
+from fedjax_health.data.domain import Domain
+from fedjax_health.data.split import inclusion_masks
+from fedjax_health.evaluation import curves, efficiency, suite
+from fedjax_health.evaluation.downstream import make_downstream, view_population
+from fedjax_health.evaluation.rows import write_rows
+from fedjax_health.federated import sharding
+from fedjax_health.federated.round import Data, Parts
+from fedjax_health.files import replacing
+from fedjax_health.models.base import GenerativeModel, abstract_params
+from fedjax_health.models.classifier import make_classifier
+from fedjax_health.privacy.class_prior import noisy_class_shares
+from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan, write_ledger
+from fedjax_health.report.html import render_report
+from fedjax_health.synthesis.publish import publish, publish_schemas
+from fedjax_health.synthesis.sample import make_sampler
+from fedjax_health.train.loop import make_hyper
+from fedjax_health.train.metrics import Writer
+from fedjax_health.train.stage import Trained, federation_keys, train_stage
+from fedjax_health.types import Row, Table
+
+MOST_SYNTHETIC_ROWS = 50_000
+TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness")
+
+
+class Prepared(NamedTuple):
+    """A domain with what its trainings share.
+
+    Attributes:
+      domain: data.
+      include: bool[N, K].
+      shares: f32[N, L], class shares as the run may know them.
+      parts: model name to federation.
+    """
+
+    domain: Domain
+    include: np.ndarray
+    shares: np.ndarray
+    parts: dict[str, Parts]
+
+
+def run(config: Config, path: str) -> str:
+    """Runs everything, or goes on where an interrupted run of the same config stopped.
+
+    Args:
+      config: the run.
+      path: its folder.
+
+    Returns:
+      Path of report.html.
+
+    Raises:
+      UserError: something the user can mend; the manifest then says "failed".
+    """
+    began = time.perf_counter()
+    workdir.open_workdir(path, config)
+    manifest = workdir.manifest(config)
+    workdir.write_manifest(path, manifest)
+
+    @contextlib.contextmanager
+    def timed(name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        manifest["seconds"][name] = round(time.perf_counter() - start, 2)
+
+    try:
+        with Writer(path) as writer:
+            with timed("load"):
+                mesh = sharding.make_mesh()
+                prepared = [prepare(name, config, mesh) for name in config.data.domains]
+                manifest["notes"] = {p.domain.name: list(p.domain.notes) for p in prepared if p.domain.notes}
+                plan = plan_privacy(config, prepared)
+            rows: dict[str, list[Row]] = {name: [] for name in TABLES}
+            pictures = Pictures([], [], [])
+            done: dict[str, int] = {}
+            trained: dict[str, Trained] = {}
+            for release in plan.releases:
+                with timed(f"train {release.stage}"):
+                    p = next(p for p in prepared if p.domain.name == release.domain)
+                    trained[release.stage] = train(config, plan, release, p, done, path, writer)
+                    done[release.stage] = trained[release.stage].rounds
+                    write_ledger(os.path.join(path, "privacy_ledger.json"), plan.ledger(done))
+            ledger = plan.ledger(done)
+            promise = (ledger["epsilon_total"], ledger["delta"]) if plan.formal else None
+            for p in prepared:
+                with timed(f"synthesise {p.domain.name}"):
+                    subjects = synthesise(config, p, trained, path)
+                with timed(f"evaluate {p.domain.name}"):
+                    evaluate(config, p, subjects, mesh, promise, rows, pictures, writer)
+                rows["efficiency"] += cost_rows(config, p, trained, writer)
+            schemas = {p.domain.name: p.domain.schema for p in prepared}
+            publish_schemas(os.path.join(path, "synthetic"), schemas, config.models)
+            rows["privacy"] += privacy_rows(ledger)
+            rows["efficiency"] += efficiency.run_rows(time.perf_counter() - began)
+            for name, table in rows.items():
+                write_rows(table, os.path.join(path, "tables", f"{name}.csv"))
+            pictures.write(os.path.join(path, "tables"))
+            manifest["status"] = "done"
+            with timed("report"):
+                workdir.write_manifest(path, manifest)
+                report = render_report(path)
+                show(writer, path, config, rows)
+        workdir.write_manifest(path, manifest)
+        return report
+    except BaseException:
+        manifest["status"] = "failed"
+        workdir.write_manifest(path, manifest)
+        raise
+
+
+def prepare(name: str, config: Config, mesh: Any) -> Prepared:
+    """Loads a domain, draws who is left out in each seed, and builds one federation a model.
+
+    Args:
+      name: domain.
+      config: the run.
+      mesh: devices.
+    """
+    domain = build.build_domain(name, config)
+    size = domain.population.size
+    include = inclusion_masks(size, config.data.audit_fraction, config.seeds, config.seed, name)
+    private = config.privacy.mechanism != "none"
+    noise = config.privacy.prior_noise_multiplier if private else 0.0
+    held = int(domain.train.client.max()) + 1
+    shares = np.stack(
+        [
+            noisy_class_shares(
+                domain.train, mask[:held], domain.schema.num_classes, noise, rng.host_rng(config.seed, rng.Stream.CLASS_PRIOR, name, str(s))
+            )
+            for s, mask in enumerate(include)
+        ]
+    )
+    parts = {
+        model: build.build_parts(
+            build.build_model(model, domain, config), domain, build.model_config(model, config).train, mesh, private
+        )
+        for model in config.models
+    }
+    return Prepared(domain, include, shares, parts)
+
+
+def plan_privacy(config: Config, prepared: Sequence[Prepared]) -> PrivacyPlan:
+    """The noise for the whole run, from the samplers that will run.
+
+    Args:
+      config: the run.
+      prepared: all domains.
+    """
+    releases = []
+    for p in prepared:
+        for model, parts in p.parts.items():
+            train = build.model_config(model, config).train
+            name = p.domain.name
+            releases.append(Release(f"{name}/{model}", name, parts.sampler, train.rounds, train.l2_clip_norm))
+    return make_plan(config.privacy, min(p.domain.population.size for p in prepared), releases)
+
+
+def train(
+    config: Config,
+    plan: PrivacyPlan,
+    release: Release,
+    p: Prepared,
+    done: dict[str, int],
+    path: str,
+    writer: Writer,
+) -> Trained:
+    """One training of the run.
+
+    Args:
+      config: the run.
+      plan: noise and budget.
+      release: which training.
+      p: its domain.
+      done: rounds of the trainings before it.
+      path: the run's folder.
+      writer: metrics.
+    """
+    model = release.stage.split("/")[1]
+    section = build.model_config(model, config)
+    own = (
+        {"kl_weight": section.kl_weight}
+        if isinstance(section, VaeConfig)
+        else {"penalty": section.penalty, "generator_learning_rate": section.generator_learning_rate}
+    )
+    values = {
+        "client_learning_rate": section.train.client_learning_rate,
+        "server_learning_rate": section.train.server_learning_rate,
+        "l2_clip_norm": section.train.l2_clip_norm,
+        "noise_multiplier": plan.noise_multiplier,
+        **own,
+    }
+    hyper = {**make_hyper(values, config.seeds), "class_prior": jnp.asarray(p.shares)}
+    keys = federation_keys(rng.named_seed(config.seed, release.stage), config.seeds)
+    data = Data(p.domain.data, jnp.asarray(p.include))
+    epsilon = plan.epsilon_table(release, done)
+    budget = config.privacy.epsilon if plan.formal else float("inf")
+    return train_stage(release.stage, p.parts[model], section.train, keys, hyper, data, epsilon, budget, path, writer)
+
+
+def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: str) -> list[suite.Subject]:
+    """Synthetic tables of every model and seed; those of the first seed are published.
+
+    Args:
+      config: the run.
+      p: the domain.
+      trained: stage to training.
+      path: the run's folder.
+    """
+    subjects = []
+    for model_name, parts in p.parts.items():
+        model = parts.model
+        assert isinstance(model, GenerativeModel)
+        stage = f"{p.domain.name}/{model_name}"
+        state = trained[stage].state
+        sample = make_sampler(model, p.domain.encoder)
+        keys = federation_keys(rng.named_seed(config.seed, stage, "synthesis"), config.seeds)
+        total = len(p.domain.train.label)
+        wanted = config.evaluation.synthetic_rows or min(total, MOST_SYNTHETIC_ROWS)
+        tables = []
+        for s in range(config.seeds):
+            released = jax.tree.map(lambda leaf, s=s: leaf[s], state.average)
+            table = sample(released, p.shares[s], keys[s], max(total, wanted))
+            if s == 0:
+                published = Table(*(column[:wanted] for column in table))
+                publish(os.path.join(path, "synthetic"), f"{p.domain.name}_{model_name}", published, p.domain.schema)
+            tables.append(Table(*(column[:total] for column in table)))
+        subjects.append(suite.Subject(model_name, tables, white_box(model, p.domain, state.params, keys)))
+    return subjects
+
+
+def white_box(model: GenerativeModel, domain: Domain, params: Any, keys: jax.Array) -> Callable[[Table, int], np.ndarray]:
+    """Membership score by the trained model itself (not only what is released): the strongest view of a server.
+
+    Args:
+      model: gives `score`.
+      domain: gives the encoder.
+      params: final parameters, leading axis N.
+      keys: typed keys [N].
+    """
+    score = jax.jit(lambda q, values, label, key: model.score(q, domain.encoder.encode(values), label, key))
+
+    def of(table: Table, s: int) -> np.ndarray:
+        mine = jax.tree.map(lambda leaf: leaf[s], params)
+        key = rng.stream_key(keys[s], 0, rng.Stream.ATTACK)
+        return np.asarray(score(mine, table.values.astype(np.float32), table.label, key), np.float64)
+
+    return of
+
+
+class Pictures(NamedTuple):
+    """Curves that the report draws: histograms, correlations, ROC points."""
+
+    distributions: list[tuple]
+    correlations: list[tuple]
+    roc: list[tuple]
+
+    def write(self, folder: str) -> None:
+        """Writes distributions.csv, correlations.csv and roc.csv.
+
+        Args:
+          folder: the run's tables/ folder.
+        """
+        columns = {
+            "distributions": ("domain", "model", "feature", "left", "right", "density"),
+            "correlations": ("domain", "model", "feature_a", "feature_b", "rho"),
+            "roc": ("domain", "model", "row", "fpr", "tpr"),
+        }
+        for name, header in columns.items():
+            path = os.path.join(folder, f"{name}.csv")
+            with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+                out = csv.writer(file, lineterminator="\n")
+                out.writerow(header)
+                for line in getattr(self, name):
+                    out.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in line])
+
+
+def evaluate(
+    config: Config,
+    p: Prepared,
+    subjects: list[suite.Subject],
+    mesh: Any,
+    promise: tuple[float, float] | None,
+    rows: dict[str, list[Row]],
+    pictures: Pictures,
+    writer: Writer,
+) -> None:
+    """Adds a domain's rows and curves.
+
+    Args:
+      config: the run.
+      p: the domain.
+      subjects: generators and their tables.
+      mesh: devices.
+      promise: (epsilon, delta) of the run, or None.
+      rows, pictures: added to.
+      writer: TensorBoard histograms.
+    """
+    domain = p.domain
+    clients = int(domain.train.client.max()) + 1
+    include = p.include[:, :clients]
+    setting = suite.Setting(domain, include, config.evaluation, config.seed, promise)
+    classifier = make_classifier(domain.encoder.layout.dim, domain.schema.num_classes, config.classifier.hidden)
+    shared = domain._replace(population=view_population(domain.train, clients))
+    parts = build.build_parts(classifier, shared, config.classifier.train, mesh, False)
+    keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
+    downstream = make_downstream(parts, classifier, config.classifier.train, domain.train, domain.encoder, include, keys)
+    fits = suite.fit_all(setting, subjects, downstream)
+    useful, detected, fair = suite.task_rows(setting, fits)
+    attacks = {a.name: a for a in (make_loss_threshold(), make_nearest_synthetic(), make_domias())}
+    member, roc = suite.membership_tables(setting, subjects, fits, attacks)
+    rows["similarity"] += suite.similarity_rows(setting, subjects)
+    rows["utility"] += useful
+    rows["detection"] += detected
+    rows["fairness"] += fair + suite.shift_rows(setting, subjects)
+    rows["membership"] += member
+    first = {s.name: s.tables[0] for s in subjects}
+    for b in curves.distribution_curves(domain.test, first, domain.schema):
+        pictures.distributions.append(tuple(b._replace(domain=domain.name)))
+    for name, table in {"real": domain.test, **first}.items():
+        pictures.correlations.extend((domain.name, name, *cell) for cell in curves.correlation_cells(table, domain.schema))
+    pictures.roc.extend(roc)
+    for j, column in enumerate(domain.schema.inputs):
+        synthetic = {name: table.values[:, j] for name, table in first.items()}
+        writer.histograms(f"{domain.name}/{column.name}", domain.test.values[:, j], synthetic)
+
+
+def cost_rows(config: Config, p: Prepared, trained: dict[str, Trained], writer: Writer) -> list[Row]:
+    """Efficiency rows of a domain's trainings.
+
+    Args:
+      config: the run.
+      p: the domain.
+      trained: stage to training.
+      writer: read back for the realised cohorts.
+    """
+    rows = []
+    for model_name, parts in p.parts.items():
+        stage, section = f"{p.domain.name}/{model_name}", build.model_config(model_name, config)
+        params = abstract_params(parts.model.init)
+        up = 4 * tree.size(params.client)
+        # the optimiser's state of a split generator stays on the server
+        server = params.server["generator"] if params.server else ()
+        cost = efficiency.Cost(build.local_flops(parts, p.domain, section.train), up, up + 4 * tree.size(server))
+        cohort = writer.history(stage, "sim/cohort", config.seeds)
+        generator = rng.host_rng(config.seed, rng.Stream.EVALUATE, stage, "devices")
+        t = trained[stage]
+        rows += efficiency.training_rows(
+            p.domain.name, model_name, cost, cohort, t.chunk_seconds, section.train.rounds_per_chunk, t.compile_seconds, generator
+        )
+    return rows
+
+
+def privacy_rows(ledger: dict[str, Any]) -> list[Row]:
+    """The ledger as a table; exact figures, so the interval is the value itself.
+
+    Args:
+      ledger: from the plan.
+    """
+    rows = []
+    if ledger["epsilon_total"] is not None:
+        for name in ("epsilon_total", "epsilon_replace_one", "delta", "delta_replace_one", "target_epsilon"):
+            rows.append(Row("-", "-", "run", name, *[ledger[name]] * 3, 1))
+        for e in ledger["events"]:
+            for name in ("epsilon", "rounds", "noise_multiplier", "l2_clip_norm", "sampling_probability"):
+                rows.append(Row("-", "-", e["name"], name, *[float(e[name])] * 3, 1))
+    return rows
+
+
+def show(writer: Writer, path: str, config: Config, rows: dict[str, list[Row]]) -> None:
+    """Puts the figures and the final numbers into TensorBoard.
+
+    Args:
+      writer: TensorBoard.
+      path: the run's folder.
+      config: the run.
+      rows: all tables.
+    """
+    folder = os.path.join(path, "figures")
+    for name in sorted(os.listdir(folder)):
+        writer.image(f"figures/{name.removesuffix('.png')}", os.path.join(folder, name))
+    final = {
+        f"{r.domain}/{r.model}/{r.row}/{r.metric}": r.value
+        for name in ("utility", "detection", "similarity")
+        for r in rows[name]
+        if r.metric in ("auroc", "ks_complement", "c2st_auc", "detection_at_1pct_fpr") and np.isfinite(r.value)
+    }
+    flat = {
+        "epsilon": config.privacy.epsilon if config.privacy.mechanism != "none" else float("inf"),
+        **{f"{m}.{k}": getattr(build.model_config(m, config).train, k) for m in config.models for k in ("rounds", "cohort", "l2_clip_norm")},
+    }
+    writer.hparams(flat, final)

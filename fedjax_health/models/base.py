@@ -1,0 +1,97 @@
+"""What the federated stack needs of a model; every function sees one client's batch and is pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
+
+
+class ModelParams(NamedTuple):
+    """All of a model's state, by who trains it.
+
+    Attributes:
+      client: what clients train and upload; the update has this structure.
+      server: what only the server changes (a split GAN's generator and its optimiser), or ().
+    """
+
+    client: Params
+    server: Params
+
+
+class Trainable(Protocol):
+    """The three functions that federated training uses; generative models and classifiers both have them."""
+
+    @property
+    def init(self) -> Callable[[Array], ModelParams]: ...
+    @property
+    def field(self) -> Callable[[ModelParams, Batch, Hyper, Array], tuple[Update, Metrics]]: ...
+    @property
+    def refine(self) -> Callable[[ModelParams, Hyper, Array], tuple[ModelParams, Metrics]]: ...
+    @property
+    def release(self) -> Callable[[ModelParams], Params]: ...
+
+
+class GenerativeModel(NamedTuple):
+    """A conditional generator of records in model space.
+
+    Attributes:
+      init: key -> ModelParams.
+      field: (params, batch, hyper, key) -> (descent direction over params.client, metrics); a masked mean over the batch.
+        A direction and not a loss, so that a VAE (a gradient) and a GAN (two players) train through one stack.
+      refine: (params, hyper, key) -> (params, metrics); server-side, reads no data; identity where there is none.
+      release: params -> the part that is published and sampled from (decoder, generator).
+      sample: (released, label i32[n], key) -> f32[n, D] in model space; bits and one-hot blocks are 0 or 1.
+      score: (params, x f32[n, D], label i32[n], key) -> f32[n], higher = more likely a member (white-box attacker).
+    """
+
+    init: Callable[[Array], ModelParams]
+    field: Callable[[ModelParams, Batch, Hyper, Array], tuple[Update, Metrics]]
+    refine: Callable[[ModelParams, Hyper, Array], tuple[ModelParams, Metrics]]
+    release: Callable[[ModelParams], Params]
+    sample: Callable[[Params, Array, Array], Array]
+    score: Callable[[ModelParams, Array, Array, Array], Array]
+
+
+def no_refine(params: ModelParams, hyper: Hyper, key: Array) -> tuple[ModelParams, Metrics]:
+    """The identity, for models with nothing to do on the server."""
+    del hyper, key
+    return params, {}
+
+
+class Mlp(nn.Module):
+    """Dense layers with a smooth activation between them; no batch statistics (they would mix clients' records).
+
+    Attributes:
+      hidden: sizes of the hidden layers.
+      out: output size.
+    """
+
+    hidden: tuple[int, ...]
+    out: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for width in self.hidden:
+            x = nn.leaky_relu(nn.Dense(width)(x), 0.2)
+        return nn.Dense(self.out)(x)
+
+
+def conditioned(x: Array, label: Array, num_classes: int) -> Array:
+    """Appends the one-hot label: f32[n, D], i32[n] -> f32[n, D + L]."""
+    return jnp.concatenate([x, jax.nn.one_hot(label, num_classes, dtype=jnp.float32)], -1)
+
+
+def masked_mean(value: Array, mask: Array) -> Array:
+    """Mean of f32[B] over the slots where mask bool[B] holds; 0 where none does."""
+    return jnp.sum(jnp.where(mask, value, 0.0)) / jnp.maximum(jnp.sum(mask), 1).astype(jnp.float32)
+
+
+def abstract_params(init: Callable[[Array], ModelParams]) -> Any:
+    """Shapes of a model's parameters without making them."""
+    return jax.eval_shape(init, jax.random.key(0))

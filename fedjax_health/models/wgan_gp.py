@@ -1,0 +1,20 @@
+"""Wasserstein GAN with gradient penalty (Gulrajani et al. 2017, arXiv 1704.00028), conditional on the label."""
+
+from __future__ import annotations
+
+from fedjax_health.config import GanConfig
+from fedjax_health.data.encode import Layout
+from fedjax_health.models.adversarial import Game, make_adversarial
+from fedjax_health.models.base import GenerativeModel
+
+
+def make_wgan_gp(layout: Layout, num_classes: int, config: GanConfig) -> GenerativeModel:
+    """Critic: v_fake - v_real + penalty; generator: -v_fake.
+
+    Args:
+      layout: meaning of the D axis.
+      num_classes: L.
+      config: sizes and placement.
+    """
+    game = Game(critic=lambda real, fake: fake - real, generator=lambda fake: -fake, penalised=True)
+    return make_adversarial(layout, num_classes, config, game)

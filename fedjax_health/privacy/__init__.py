@@ -1,0 +1,1 @@
+"""Mechanisms' events, accounting, and the ledger."""

@@ -1,0 +1,44 @@
+"""The shares of the label classes, by a differentially private histogram over clients."""
+
+from __future__ import annotations
+
+import dp_accounting
+import numpy as np
+
+from fedjax_health.types import Table
+
+SENSITIVITY = 1.0  # a client's vector of label shares has Euclidean norm at most its 1-norm, which is 1
+
+
+def noisy_class_shares(
+    table: Table, include: np.ndarray, num_classes: int, noise_multiplier: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Class shares, every client with the same weight: normalise(max(sum_k share_k + N(0, z^2 I), floor)).
+
+    Args:
+      table: client-major records of the clients that hold any.
+      include: bool[K], which clients exist.
+      num_classes: L.
+      noise_multiplier: z, in units of the sensitivity 1; 0 = exact (no guarantee).
+      generator: source of the noise.
+
+    Returns:
+      f32[L] that sums to 1, no class below 0.1 % (a class that noise hides can then still be sampled).
+    """
+    num_clients = include.shape[0]
+    counts = np.zeros((num_clients, num_classes))
+    np.add.at(counts, (table.client, table.label), 1.0)
+    counts *= include[:, None]
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1.0)
+    total = share.sum(0) + noise_multiplier * SENSITIVITY * generator.standard_normal(num_classes)
+    total = np.maximum(total, 0.001 * max(float(total.sum()), 1.0))
+    return (total / total.sum()).astype(np.float32)
+
+
+def event(noise_multiplier: float) -> dp_accounting.DpEvent:
+    """The histogram's event.
+
+    Args:
+      noise_multiplier: z > 0.
+    """
+    return dp_accounting.GaussianDpEvent(noise_multiplier)

@@ -1,0 +1,177 @@
+"""What a run will publish, as events: the noise that fits the budget, and the ledger as it really went."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from fedjax_health.config import PrivacyConfig
+from fedjax_health.federated.cohort import CohortSampler
+from fedjax_health.files import write_text
+from fedjax_health.privacy import accounting, class_prior
+from fedjax_health.types import UserError
+
+NOT_COVERED = (
+    "tables/, figures/, report.html, metrics.jsonl, checkpoints/ and tensorboard/: made from real records to audit the "
+    "run; they are for the people who hold those records and are not part of what the guarantee covers.",
+    "Seeds after the first: repeats of the run that give the intervals; only the first one is published.",
+    "Hyper-parameters: the shipped ones were chosen on simulated data, which holds no real person; tuning on your data is "
+    "not accounted for.",
+    "The number of clients, and the schema's public ranges, units and code books: taken as public.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """One training whose result is published.
+
+    Attributes:
+      stage: such as "vitals/vae".
+      domain: whose clients.
+      sampler: what runs, and so what is accounted for.
+      rounds: T.
+      l2_clip_norm: sensitivity of the sum.
+    """
+
+    stage: str
+    domain: str
+    sampler: CohortSampler
+    rounds: int
+    l2_clip_norm: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PrivacyPlan:
+    """Everything a run publishes; all domains' clients are taken to be the same people, so all events compose.
+
+    Attributes:
+      config: the privacy section.
+      clients: K of the smallest domain.
+      releases: in the order of training.
+      delta: as used.
+      noise_multiplier: of every training round (0 for mechanism "none").
+    """
+
+    config: PrivacyConfig
+    clients: int
+    releases: tuple[Release, ...]
+    delta: float
+    noise_multiplier: float
+
+    @property
+    def formal(self) -> bool:
+        """Whether there is a guarantee."""
+        return self.config.mechanism != "none"
+
+    def priors(self) -> list[tuple[Any, int]]:
+        """Events of the class-share histograms, one a domain."""
+        domains = dict.fromkeys(r.domain for r in self.releases)
+        return [(class_prior.event(self.config.prior_noise_multiplier), len(domains))]
+
+    def spent(self, rounds: dict[str, int]) -> list[tuple[Any, int]]:
+        """Composition after the trainings named in `rounds` (stage -> rounds done), histograms included."""
+        trained = [(r.sampler.account(self.noise_multiplier), rounds.get(r.stage, 0)) for r in self.releases]
+        return [*self.priors(), *trained]
+
+    def epsilon_table(self, release: Release, before: dict[str, int]) -> np.ndarray:
+        """Epsilon of the run after 0 ... T rounds of a training, f64[T + 1]; NaN without a mechanism.
+
+        Args:
+          release: the training.
+          before: rounds done by the trainings before it.
+        """
+        if not self.formal:
+            return np.full(release.rounds + 1, np.nan)
+        one_round = release.sampler.account(self.noise_multiplier)
+        return accounting.epsilon_table(self.spent(before), one_round, release.rounds, self.delta)
+
+    def ledger(self, rounds: dict[str, int]) -> dict[str, Any]:
+        """The ledger for the rounds that really ran, as JSON-ready values.
+
+        Args:
+          rounds: stage -> rounds done; a training not named has not run.
+        """
+        c = self.config
+        common = {"unit": "client", "relation": "add_or_remove_one", "mechanism": c.mechanism}
+        if not self.formal:
+            names = ("epsilon_total", "epsilon_replace_one", "delta_replace_one", "delta", "target_epsilon")
+            return {**common, **dict.fromkeys(names), "accountant": "none", "events": [], "not_covered": list(NOT_COVERED)}
+        total = accounting.epsilon_of(self.spent(rounds), self.delta)
+        replaced, replaced_delta = accounting.replace_one(total, self.delta)
+        events = [
+            self._event(f"class shares {domain}", f"label shares of {domain}", self.priors()[0][0], 1, 1.0, 1.0)
+            for domain in dict.fromkeys(r.domain for r in self.releases)
+        ]
+        for r in self.releases:
+            if rounds.get(r.stage, 0):
+                event, probability = r.sampler.account(self.noise_multiplier), r.sampler.expected / r.sampler.size
+                released = f"synthetic/{r.stage.replace('/', '_')} and its generator"
+                events.append(
+                    self._event(f"train {r.stage}", released, event, rounds[r.stage], r.l2_clip_norm, probability)
+                )
+        return {
+            **common,
+            "accountant": accounting.ACCOUNTANT,
+            "delta": self.delta,
+            "target_epsilon": c.epsilon,
+            "epsilon_total": total,
+            "epsilon_replace_one": replaced,
+            "delta_replace_one": replaced_delta,
+            "events": events,
+            "not_covered": list(NOT_COVERED),
+        }
+
+    def _event(self, name: str, release: str, event: Any, rounds: int, bound: float, probability: float) -> dict[str, Any]:
+        return {
+            "name": name,
+            "release": release,
+            "event": type(event).__name__,
+            "detail": str(event),
+            "epsilon": accounting.epsilon_of([(event, rounds)], self.delta),
+            "rounds": rounds,
+            "noise_multiplier": self.noise_multiplier if name.startswith("train") else self.config.prior_noise_multiplier,
+            "l2_clip_norm": bound,
+            "sampling_probability": probability,
+        }
+
+
+def make_plan(config: PrivacyConfig, clients: int, releases: list[Release]) -> PrivacyPlan:
+    """Chooses delta and calibrates the noise for the whole run.
+
+    Args:
+      config: the privacy section.
+      clients: K of the smallest domain.
+      releases: every training whose result is published.
+
+    Raises:
+      UserError: delta not below 1/K, or a budget that no noise meets.
+    """
+    if config.mechanism == "none":
+        return PrivacyPlan(config, clients, tuple(releases), float("nan"), 0.0)
+    delta = config.delta or clients**-1.1
+    if delta >= 1 / clients:
+        raise UserError(
+            f"privacy.delta={delta:g} is not below 1/K = 1/{clients} = {1 / clients:.3g}; at such a delta one client's whole "
+            "record could be published; set it lower, or 0 for K^-1.1"
+        )
+    plan = PrivacyPlan(config, clients, tuple(releases), delta, config.noise_multiplier)
+    if config.noise_multiplier:
+        return plan
+    rounds = {r.stage: r.rounds for r in releases}
+    noise = accounting.calibrate_noise(
+        lambda z: dataclasses.replace(plan, noise_multiplier=z).spent(rounds), config.epsilon, delta
+    )
+    return dataclasses.replace(plan, noise_multiplier=noise)
+
+
+def write_ledger(path: str, ledger: dict[str, Any]) -> None:
+    """Writes the ledger whole (temporary name, then rename).
+
+    Args:
+      path: final path.
+      ledger: from `PrivacyPlan.ledger`.
+    """
+    write_text(path, json.dumps(ledger, indent=2, allow_nan=False) + "\n")

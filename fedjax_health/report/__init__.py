@@ -1,0 +1,1 @@
+"""The report page, made from a run's files only."""

@@ -1,0 +1,1 @@
+"""The compiled chunk, the host loop, checkpoints and metrics."""

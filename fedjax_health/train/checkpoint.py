@@ -1,0 +1,66 @@
+"""Saves and restores the whole training state with orbax; a damaged checkpoint gets one clear sentence."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from fedjax_health.types import UserError
+
+
+class Checkpoints:
+    """The checkpoints of one stage, numbered by rounds done; the last two are kept. Use as a context manager."""
+
+    def __init__(self, folder: str):
+        """Opens (and makes) the folder.
+
+        Args:
+          folder: where to keep the checkpoints.
+        """
+        self._folder = os.path.abspath(folder)
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """Rounds done at the newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, rounds: int, state: Any) -> None:
+        """Writes a state (orbax writes to a temporary name and renames).
+
+        Args:
+          rounds: rounds done.
+          state: any pytree of arrays and typed keys.
+        """
+        self._manager.save(rounds, args=ocp.args.StandardSave(state))
+
+    def restore(self, abstract: Any) -> Any:
+        """Reads the newest checkpoint.
+
+        Args:
+          abstract: tree of ShapeDtypeStructs (jax.eval_shape of the state).
+
+        Raises:
+          UserError: truncated, damaged, or of another model.
+        """
+        step = self._manager.latest_step()
+        path = os.path.join(self._folder, str(step))
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), abstract)
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        except Exception as error:  # orbax raises many kinds, from FileNotFoundError to XlaRuntimeError
+            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"checkpoint {path!r} cannot be read, it is truncated, damaged or of another model ({reason}); delete that "
+                "folder to go on from the one before"
+            ) from error

@@ -1,0 +1,125 @@
+"""One training of a run, from its last checkpoint or from the start, with metrics, progress and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_health.config import TrainConfig
+from fedjax_health.federated.round import Data, Parts, State
+from fedjax_health.files import write_text
+from fedjax_health.train.checkpoint import Checkpoints
+from fedjax_health.train.loop import make_train, run_rounds
+from fedjax_health.train.metrics import Progress, Writer
+from fedjax_health.types import Hyper
+
+SAVE_SECONDS = 5.0  # least time between two checkpoints of a stage
+
+
+class Trained(NamedTuple):
+    """A finished stage.
+
+    Attributes:
+      state: final State, leading axis N.
+      rounds: rounds done.
+      reason: why it stopped: "round limit", "privacy budget" or "converged".
+      compile_seconds: to trace and compile the chunk (less when a persistent compilation cache holds it).
+      chunk_seconds: f64[chunks], wall time of every compiled call.
+    """
+
+    state: State
+    rounds: int
+    reason: str
+    compile_seconds: float
+    chunk_seconds: np.ndarray
+
+
+def federation_keys(seed: int, seeds: int) -> jax.Array:
+    """Root keys of N federations, typed [N]; the first one is that of the published run."""
+    root = jax.random.key(seed)
+    return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(seeds, dtype=jnp.uint32))
+
+
+def train_stage(
+    stage: str,
+    parts: Parts,
+    config: TrainConfig,
+    keys: jax.Array,
+    hyper: Hyper,
+    data: Data,
+    epsilon: np.ndarray,
+    budget: float,
+    workdir: str,
+    writer: Writer,
+) -> Trained:
+    """Trains N federations to the end of a stage.
+
+    Args:
+      stage: "<domain>/<model>"; names the checkpoints and the metrics.
+      parts: the federation.
+      config: rounds and stop rules.
+      keys: typed keys [N].
+      hyper: f32[N] (class_prior f32[N, L]).
+      data: population (shared) and include bool[N, K].
+      epsilon: f64[T + 1], spent by the whole run after each round; NaN without a mechanism.
+      budget: the run's epsilon; training stops before passing it.
+      workdir: the run's folder.
+      writer: metrics.
+
+    Raises:
+      UserError: a loss that is not finite, or a checkpoint that cannot be read.
+    """
+    within = np.isnan(epsilon) | (epsilon <= budget)
+    allowed = int(np.max(np.nonzero(within)[0], initial=0))
+    limit = min(config.rounds, allowed)
+    reason = "round limit" if allowed >= config.rounds else "privacy budget"
+    train = make_train(parts, config)
+    timing = os.path.join(workdir, "checkpoints", stage.replace("/", "_"), "timing.json")
+    with Checkpoints(os.path.dirname(timing)) as checkpoints:
+        compile_seconds, chunk_seconds = 0.0, []
+        if checkpoints.latest() is None:
+            state = train.init(keys)
+        else:
+            state = checkpoints.restore(jax.eval_shape(train.init, keys))
+            if os.path.isfile(timing):
+                with open(timing, encoding="utf-8") as file:
+                    compile_seconds, chunk_seconds = json.load(file)
+        start = int(jax.device_get(state.round)[0])
+        writer.truncate(stage, start + 1)
+        norms = writer.history(stage, "public/update_norm", keys.shape[0])
+        if start + config.rounds_per_chunk <= limit:
+            began = time.perf_counter()
+            train = train._replace(run_chunk=train.run_chunk.lower(state, hyper, data).compile())
+            compile_seconds = time.perf_counter() - began
+        last_save = time.perf_counter()
+
+        def save(now: State, rounds: int) -> None:
+            checkpoints.save(rounds, now)
+            write_text(timing, json.dumps([compile_seconds, chunk_seconds]) + "\n")
+
+        with Progress(stage, limit, start) as progress:
+
+            def on_chunk(now: State, first: int, metrics: dict[str, np.ndarray], seconds: float) -> None:
+                nonlocal last_save
+                chunk_seconds.append(seconds)
+                done = first + config.rounds_per_chunk
+                spent = epsilon[first + 1 : done + 1]
+                metrics = {**metrics, "privacy/epsilon": np.broadcast_to(spent, metrics["sim/loss"].shape)}
+                writer.write_rounds(stage, first + 1, metrics, seconds)
+                progress.update(done, float(metrics["sim/loss"].mean()), float(spent[-1]))
+                if time.perf_counter() - last_save > SAVE_SECONDS:
+                    save(now, done)
+                    last_save = time.perf_counter()
+
+            outcome = run_rounds(
+                train, config, state, hyper, data, stage=stage, round_limit=limit, limit_reason=reason, on_chunk=on_chunk, norms=norms
+            )
+        if checkpoints.latest() != outcome.rounds:
+            save(outcome.state, outcome.rounds)
+    return Trained(outcome.state, outcome.rounds, outcome.reason, compile_seconds, np.asarray(chunk_seconds))

@@ -1,0 +1,37 @@
+"""Bounds the Euclidean norm of a client's whole update: the sensitivity of the sum."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from fedjax_health import tree
+from fedjax_health.transforms.base import UpdateTransform, pass_through
+from fedjax_health.types import Array, Hyper, Metrics, Update
+
+
+def make_clip() -> UpdateTransform:
+    """u <- u * min(1, C / ||u||_2), C = hyper["l2_clip_norm"]; all layers as one vector.
+
+    A non-finite update becomes zero, so that the bound holds whatever a client sends; it is counted in
+    sim/nonfinite_clients. C = inf leaves finite updates as they are.
+    """
+
+    def client(update: Update, hyper: Hyper, key: Array) -> tuple[Update, Metrics]:
+        del key
+        norm = tree.global_norm(update)
+        finite = jnp.isfinite(norm)
+        safe = tree.where(finite, update, tree.zeros_like(update))
+        bound = hyper["l2_clip_norm"]
+        factor = jnp.where(norm > bound, bound / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny), 1.0)
+        metrics = {
+            "sim/update_norm": jnp.where(finite, norm, 0.0),
+            "sim/clip_fraction": (norm > bound).astype(jnp.float32),
+            "sim/nonfinite_clients": 1.0 - finite.astype(jnp.float32),
+        }
+        return tree.scale(jnp.where(finite, factor, 0.0), safe), metrics
+
+    def l2_bound(bound: Array | None, hyper: Hyper) -> Array | None:
+        del bound
+        return hyper["l2_clip_norm"]
+
+    return UpdateTransform(client, pass_through, l2_bound)
