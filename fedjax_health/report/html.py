@@ -207,7 +207,8 @@ def _domain(
     for name, rows in crossed.items():
         grids[name] = tables.grid(tables.in_order(rows), _inside, lambda r: f"{r.row}\n{r.model}", by_line=True)
     grids["costs"] = _costs(mine["efficiency"])
-    paper = {name: _paper(name, grids[name]) for name in PAPER if not (name == "utility" and mine["detection"])}
+    # the paper's Table 2 is of a diagnosis; a detection domain has Table 4 instead
+    paper = {n: None if n == "utility" and mine["detection"] else _paper(n, grids[n]) for n in PAPER}
     safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in domain)
 
     def picture(name: str, draw: Callable[[str], str]) -> str | None:
