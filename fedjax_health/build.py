@@ -107,7 +107,7 @@ def build_parts(model: Trainable, domain: Domain, train: TrainConfig, mesh: Mesh
     return Parts(
         model=model,
         population=population,
-        run_client=make_run_client(population, make_local_descent(model, train.client_optimizer), plan),
+        run_client=make_run_client(population, make_local_descent(model, train.client_optimizer, train.step_clip_norm), plan),
         sampler=sampler,
         transform=chain(clip, noise) if private else clip,
         aggregator=make_mean(train.weighting, sampler.expected if private else None),

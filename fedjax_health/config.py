@@ -28,6 +28,7 @@ class TrainConfig:
       algorithm: "fedavg" or "fedadam" (server optimiser).
       client_optimizer: "sgd" or "adam", fresh in every round.
       client_learning_rate, server_learning_rate: > 0.
+      step_clip_norm: bound on the norm of one local step's gradient (0 = none), against runaway clients.
       weighting: "equal" or "examples"; a private run needs "equal".
       l2_clip_norm: bound on a client's update (> 0).
       ema_decay: decay of the averaged published parameters, in [0, 1); 0 publishes the last iterate.
@@ -47,6 +48,7 @@ class TrainConfig:
     client_optimizer: str
     client_learning_rate: float
     server_learning_rate: float
+    step_clip_norm: float
     weighting: str
     l2_clip_norm: float
     ema_decay: float
@@ -232,6 +234,11 @@ def _check_train(c: TrainConfig, path: str, private: bool) -> None:
     _check_choice(f"{path}.algorithm", c.algorithm, ("fedavg", "fedadam"))
     _check_choice(f"{path}.client_optimizer", c.client_optimizer, ("sgd", "adam"))
     _check_choice(f"{path}.weighting", c.weighting, ("equal", "examples"))
+    _require(c.step_clip_norm >= 0, f"config {path}.step_clip_norm={c.step_clip_norm} must be 0 (none) or positive")
+    _require(
+        c.rounds % c.rounds_per_chunk == 0,
+        f"config {path}.rounds={c.rounds} must be a multiple of rounds_per_chunk={c.rounds_per_chunk}; change either",
+    )
     _require(0 <= c.ema_decay < 1, f"config {path}.ema_decay={c.ema_decay} must be in [0, 1)")
     _require(c.convergence_window >= 0, f"config {path}.convergence_window={c.convergence_window} must be 0 or more")
     _require(c.convergence_tolerance >= 0, f"config {path}.convergence_tolerance={c.convergence_tolerance} must be 0 or more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging as stdlib_logging
 import os
 import sys
 
@@ -10,6 +11,9 @@ from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/iot.py", "Run configuration.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<name> by default. An interrupted run goes on.")
+
+
+LOG = stdlib_logging.getLogger("fedjax_health")
 
 
 def main(argv: list[str]) -> None:
@@ -33,13 +37,17 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    logging.info("report: %s", report)
     print(report)
 
 
 def console() -> None:
     """Parses flags and runs `main`; a bad flag is one sentence and exit code 2, too."""
-    logging.use_absl_handler()
+    logging.set_verbosity(logging.WARNING)  # orbax reports every rename at INFO
+    handler = stdlib_logging.StreamHandler()
+    handler.setFormatter(stdlib_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    LOG.addHandler(handler)
+    LOG.setLevel(stdlib_logging.INFO)
+    LOG.propagate = False
     try:
         app.run(main)
     except (AttributeError, TypeError, ValueError, KeyError) as error:

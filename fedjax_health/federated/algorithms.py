@@ -19,7 +19,7 @@ CLIENT_OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
 # the server's rule on the mean update (a descent direction), times hyper["server_learning_rate"]
 SERVER_OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "fedavg": optax.identity,  # McMahan et al. 2017, arXiv 1602.05629
-    "fedadam": lambda: optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-3),  # Reddi et al. 2021, arXiv 2003.00295
+    "fedadam": lambda: optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-5),  # Reddi et al. 2021, arXiv 2003.00295
 }
 
 
@@ -59,14 +59,18 @@ class ClientAlgorithm(NamedTuple):
     final: Callable[[ModelParams, Local], Update]
 
 
-def make_local_descent(model: Trainable, optimizer: str) -> ClientAlgorithm:
+def make_local_descent(model: Trainable, optimizer: str, step_clip_norm: float) -> ClientAlgorithm:
     """FedAvg's client: w <- w - client_learning_rate * rule(field(w, batch)), from the global w (McMahan et al. 2017).
 
     Args:
       model: gives the descent direction.
       optimizer: "sgd" or "adam"; its state starts fresh in every round, so that a client keeps nothing.
+      step_clip_norm: bound on the norm of one step's direction (0 = none): keeps an odd batch from throwing a client
+        far off. It stabilises; the privacy bound is that of the whole update, set elsewhere.
     """
     rule = CLIENT_OPTIMIZERS[optimizer]()
+    if step_clip_norm:
+        rule = optax.chain(optax.clip_by_global_norm(step_clip_norm), rule)
 
     def init(params: ModelParams, hyper: Hyper, key: Array) -> Local:
         del hyper, key

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from fedjax_health import tree
 from fedjax_health.config import TrainConfig
 from fedjax_health.data.population import Population
+from fedjax_health.federated import sharding
 from fedjax_health.federated.algorithms import ClientAlgorithm
 from fedjax_health.models.base import ModelParams
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Update
@@ -98,7 +99,8 @@ def make_run_client(
             return tree.where(runs, new, local), tree.where(runs, metrics, tree.zeros_like(metrics))
 
         steps = jnp.arange(plan.steps, dtype=jnp.uint32)
-        local, metrics = jax.lax.scan(body, algorithm.init(params, hyper, key_init), (batches, live, steps))
+        start = sharding.varying_like(algorithm.init(params, hyper, key_init), index)
+        local, metrics = jax.lax.scan(body, start, (batches, live, steps))
         ran = jnp.maximum(jnp.sum(live), 1).astype(jnp.float32)
         return algorithm.final(params, local), jax.tree.map(lambda m: jnp.sum(m, 0) / ran, metrics)
 

@@ -43,3 +43,14 @@ def over_clients(mesh: Mesh, work: Callable[..., Any]) -> Callable[..., Any]:
 def varying(value: Any) -> Any:
     """Marks a replicated value as different on each device, as a scan carry beside sharded data needs."""
     return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, AXIS, to="varying"), value)
+
+
+def varying_like(value: Any, like: jax.Array) -> Any:
+    """Makes a scan's start value vary over devices wherever `like` does, by adding a zero that is made from it.
+
+    Args:
+      value: tree of arrays, some of them constants (an optimiser's counter).
+      like: integer array that the loop mixes with the carry.
+    """
+    zero = like.reshape(-1)[0] * 0
+    return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), value)

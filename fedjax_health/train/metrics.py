@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -11,7 +12,6 @@ from typing import Self
 
 import matplotlib.image
 import numpy as np
-from absl import logging
 from rich import progress as rich_progress
 from rich.console import Console
 from tensorboardX import SummaryWriter
@@ -19,6 +19,7 @@ from tensorboardX.summary import hparams as hparams_summary
 
 from fedjax_health.types import UserError
 
+LOG = logging.getLogger("fedjax_health")  # not absl's: libraries write pages of detail there
 FILE_NAME = "metrics.jsonl"
 QUIET_SECONDS = 5.0  # least time between two lines of a run whose output is a file
 FLUSH_SECONDS = 5  # most that TensorBoard's files lag behind
@@ -280,4 +281,4 @@ class Progress:
             return
         self._last_line = now
         left = (now - self._began) / max(done - self._start, 1) * (self._total - done)
-        logging.info("%s  round %d/%d  %s  %.0f s left", self._stage, done, self._total, figures, left)
+        LOG.info("%s  round %d/%d  %s  %.0f s left", self._stage, done, self._total, figures, left)
