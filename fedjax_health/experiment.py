@@ -81,6 +81,7 @@ def run(config: Config, path: str) -> str:
         start = time.perf_counter()
         yield
         manifest["seconds"][name] = round(time.perf_counter() - start, 2)
+        workdir.write_manifest(path, manifest)
 
     try:
         with Writer(path) as writer:
@@ -243,7 +244,7 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
                 published = Table(*(column[:wanted] for column in table))
                 publish(os.path.join(path, "synthetic"), f"{p.domain.name}_{model_name}", published, p.domain.schema)
             tables.append(Table(*(column[:total] for column in table)))
-        subjects.append(suite.Subject(model_name, tables, white_box(model, p.domain, state.params, keys)))
+        subjects.append(suite.Subject(model_name, tables, min(wanted, total), white_box(model, p.domain, state.params, keys)))
     return subjects
 
 

@@ -29,11 +29,11 @@ VITALS = Schema(
         _numeric("glucose", "mg/dL", 40, 400, 110, 20, nullable=True),
         _numeric("glucose_sd", "mg/dL", 0, 100, 1.5, 0.6, transform="log1p", nullable=True),
         _numeric("spo2", "%", 70, 100, 97, 2),
-        _numeric("spo2_min", "%", 50, 100, 95, 3),
+        _numeric("spo2_min", "%", 50, 100, 95, 3, at_most="spo2"),
         _numeric("resp_rate", "breaths/min", 4, 60, 16, 3),
         _numeric("temperature", "°C", 33, 42, 36.8, 0.5),
         _numeric("sbp", "mmHg", 60, 260, 120, 15, decimals=0, nullable=True),
-        _numeric("dbp", "mmHg", 30, 160, 80, 12, decimals=0, nullable=True),
+        _numeric("dbp", "mmHg", 30, 160, 80, 12, decimals=0, nullable=True, at_most="sbp"),
         _numeric("activity", "steps/min", 0, 250, 2, 1, transform="log1p"),
         Column(
             name="age_band",
