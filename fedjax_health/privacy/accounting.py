@@ -47,6 +47,19 @@ def _distribution(event: dp_accounting.DpEvent) -> pld.PrivacyLossDistribution:
     raise UserError(f"the accountant does not cover {type(event).__name__}; the run stops rather than guess an epsilon")
 
 
+def _merged(events: Composition) -> dict[dp_accounting.DpEvent, int]:
+    counts: dict[dp_accounting.DpEvent, int] = {}
+    for event, count in events:
+        if count:
+            counts[event] = counts.get(event, 0) + count
+    return counts
+
+
+def _composed(counts: dict[dp_accounting.DpEvent, int]) -> pld.PrivacyLossDistribution:
+    parts = [_distribution(event).self_compose(count) for event, count in counts.items()]
+    return functools.reduce(lambda a, b: a.compose(b), parts, pld.identity(_DISCRETIZATION))
+
+
 def epsilon_of(events: Composition, delta: float) -> float:
     """Epsilon of the composition of all events, add-or-remove-one client.
 
@@ -57,14 +70,7 @@ def epsilon_of(events: Composition, delta: float) -> float:
     Raises:
       UserError: an event that the accountant does not cover (the run fails closed).
     """
-    counts: dict[dp_accounting.DpEvent, int] = {}
-    for event, count in events:
-        if count:
-            counts[event] = counts.get(event, 0) + count
-    if not counts:
-        return 0.0
-    parts = [_distribution(event).self_compose(count) for event, count in counts.items()]
-    return float(functools.reduce(lambda a, b: a.compose(b), parts).get_epsilon_for_delta(delta))
+    return float(_composed(_merged(events)).get_epsilon_for_delta(delta))
 
 
 def replace_one(epsilon: float, delta: float) -> tuple[float, float]:
@@ -111,7 +117,7 @@ def calibrate_noise(plan: Callable[[float], Composition], epsilon: float, delta:
 
 
 def epsilon_table(
-    before: Composition, one_round: dp_accounting.DpEvent, rounds: int, delta: float, points: int = 40
+    before: Composition, one_round: dp_accounting.DpEvent, rounds: int, delta: float, points: int = 24
 ) -> np.ndarray:
     """Epsilon spent after 0 ... T rounds, computed once and read in the loop.
 
@@ -128,5 +134,11 @@ def epsilon_table(
       f64[T + 1], non-decreasing.
     """
     at = np.unique(np.linspace(0, rounds, min(points, rounds) + 1).astype(int))
-    values = np.array([epsilon_of([*before, (one_round, int(t))], delta) for t in at])
-    return np.maximum.accumulate(values)[np.searchsorted(at, np.arange(rounds + 1))]
+    counts = _merged(before)
+    done = counts.pop(one_round, 0)
+    rest = _composed(counts)
+    values = []
+    for t in at:
+        trained = _composed({one_round: done + int(t)} if done + t else {})
+        values.append(trained.compose(rest).get_epsilon_for_delta(delta))
+    return np.maximum.accumulate(np.asarray(values, np.float64))[np.searchsorted(at, np.arange(rounds + 1))]
