@@ -1,7 +1,7 @@
 """Simulated health-IoT devices, both domains: hourly vitals with a diagnosis, and security logs with attacks.
 
-    python -m launch.main --config=configs/iot.py          10,000 devices, epsilon 8 in all
-    python -m launch.main --config=configs/iot.py:smoke    the same stages in miniature, under a minute
+python -m launch.main --config=configs/iot.py          10,000 devices, epsilon 8 in all
+python -m launch.main --config=configs/iot.py:smoke    the same stages in miniature, under a minute
 """
 
 from __future__ import annotations

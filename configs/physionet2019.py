@@ -1,6 +1,6 @@
 """PhysioNet/CinC 2019 early sepsis: hourly vitals of intensive-care patients, a patient is a client.
 
-    python -m launch.main --config=configs/physionet2019.py --config.data.path=FOLDER    (p*.psv files)
+python -m launch.main --config=configs/physionet2019.py --config.data.path=FOLDER    (p*.psv files)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Your own table: any CSV or Parquet file plus a schema file (README, "Your own table").
 
-    python -m launch.main --config=configs/table.py --config.data.path=FILE --config.data.schema=FILE.json
+python -m launch.main --config=configs/table.py --config.data.path=FILE --config.data.schema=FILE.json
 """
 
 from __future__ import annotations

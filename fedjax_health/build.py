@@ -99,7 +99,9 @@ def build_parts(model: Trainable, domain: Domain, train: TrainConfig, mesh: Mesh
             f"{population.max_count} records); lower it"
         )
     if train.cohort > population.size:
-        raise UserError(f"{domain.name}: cohort={train.cohort} is larger than the {population.size} training clients; lower it")
+        raise UserError(
+            f"{domain.name}: cohort={train.cohort} is larger than the {population.size} training clients; lower it"
+        )
     clip = make_clip()
     noise = make_gaussian_noise(lambda hyper: clip.l2_bound(None, hyper))  # pyright: ignore[reportArgumentType]
     sampler = make_poisson(population.size, float(train.cohort), mesh.size * train.clients_per_chunk)
@@ -107,7 +109,9 @@ def build_parts(model: Trainable, domain: Domain, train: TrainConfig, mesh: Mesh
     return Parts(
         model=model,
         population=population,
-        run_client=make_run_client(population, make_local_descent(model, train.client_optimizer, train.step_clip_norm), plan),
+        run_client=make_run_client(
+            population, make_local_descent(model, train.client_optimizer, train.step_clip_norm), plan
+        ),
         sampler=sampler,
         transform=chain(clip, noise) if private else clip,
         aggregator=make_mean(train.weighting, sampler.expected if private else None),

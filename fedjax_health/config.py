@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import typing
 from typing import Any
 
 from ml_collections import config_dict
 
+from fedjax_health import sections
 from fedjax_health.types import UserError
 
 
@@ -182,36 +182,6 @@ class Config:
     evaluation: EvaluationConfig
 
 
-def _convert(kind: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _section(typing.cast(type, kind), value, path)
-    if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)[0]
-        if isinstance(value, str) or not isinstance(value, (tuple, list)):
-            raise UserError(f"config key {path!r} must be a list of {inner.__name__}, got {value!r}")
-        return tuple(_convert(inner, item, path) for item in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"config key {path!r} must be {kind.__name__}, got {value!r} ({type(value).__name__})")
-    return value
-
-
-def _section(kind: type, raw: Any, path: str) -> Any:
-    if not isinstance(raw, (config_dict.ConfigDict, dict)):
-        raise UserError(f"config key {path!r} must be a section, got {raw!r}")
-    hints = typing.get_type_hints(kind)
-    for key in raw:
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(hints)}"
-            raise UserError(f"unknown config key {'.'.join(filter(None, (path, key)))!r}; {hint}")
-    missing = [key for key in hints if key not in raw]
-    if missing:
-        raise UserError(f"config section {path or 'config'!r} lacks the key {missing[0]!r}; see configs/base.py")
-    return kind(**{k: _convert(hints[k], raw[k], ".".join(filter(None, (path, k)))) for k in hints})
-
-
 def _require(ok: bool, message: str) -> None:
     if not ok:
         raise UserError(message)
@@ -224,7 +194,15 @@ def _check_choice(path: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _check_train(c: TrainConfig, path: str, private: bool) -> None:
-    for name in ("rounds", "rounds_per_chunk", "cohort", "clients_per_chunk", "local_epochs", "local_steps", "batch_size"):
+    for name in (
+        "rounds",
+        "rounds_per_chunk",
+        "cohort",
+        "clients_per_chunk",
+        "local_epochs",
+        "local_steps",
+        "batch_size",
+    ):
         value = getattr(c, name)
         _require(value > 0, f"config {path}.{name}={value} must be positive")
     for name in ("client_learning_rate", "server_learning_rate", "l2_clip_norm"):
@@ -241,7 +219,9 @@ def _check_train(c: TrainConfig, path: str, private: bool) -> None:
     )
     _require(0 <= c.ema_decay < 1, f"config {path}.ema_decay={c.ema_decay} must be in [0, 1)")
     _require(c.convergence_window >= 0, f"config {path}.convergence_window={c.convergence_window} must be 0 or more")
-    _require(c.convergence_tolerance >= 0, f"config {path}.convergence_tolerance={c.convergence_tolerance} must be 0 or more")
+    _require(
+        c.convergence_tolerance >= 0, f"config {path}.convergence_tolerance={c.convergence_tolerance} must be 0 or more"
+    )
     _require(
         not (private and c.weighting != "equal"),
         f"config {path}.weighting={c.weighting!r} makes a client's weight depend on its data, which the accountant does "
@@ -270,24 +250,42 @@ def check(c: Config) -> None:
     simulated = set(d.domains) <= {"vitals", "threats"}
     _check_choice("data.population", d.population, ("stored", "procedural"))
     _check_choice("data.task", d.task, ("diagnosis", "detection"))
-    _require(simulated or d.population == "stored", "config data.population='procedural' is for simulated domains only; use 'stored'")
+    _require(
+        simulated or d.population == "stored",
+        "config data.population='procedural' is for simulated domains only; use 'stored'",
+    )
     _require(not simulated or d.num_clients > 1, f"config data.num_clients={d.num_clients} must be at least 2")
     _require(d.reference_clients > 0, f"config data.reference_clients={d.reference_clients} must be positive")
     for name in ("validation_fraction", "test_fraction", "audit_fraction"):
         value = getattr(d, name)
         _require(0 < value < 1, f"config data.{name}={value} must be between 0 and 1, both excluded")
     held_out = d.validation_fraction + d.test_fraction
-    _require(simulated or held_out < 1, f"config data: validation and test fractions sum to {held_out}; leave clients to train")
+    _require(
+        simulated or held_out < 1,
+        f"config data: validation and test fractions sum to {held_out}; leave clients to train",
+    )
     _check_choice("privacy.mechanism", p.mechanism, ("central_gaussian", "none"))
     private = p.mechanism != "none"
     if private:
-        _require(p.epsilon > 0, f"config privacy.epsilon={p.epsilon} must be positive; for no privacy set privacy.mechanism='none'")
+        _require(
+            p.epsilon > 0,
+            f"config privacy.epsilon={p.epsilon} must be positive; for no privacy set privacy.mechanism='none'",
+        )
         _require(0 <= p.delta < 1, f"config privacy.delta={p.delta} must be in [0, 1); 0 means K^-1.1")
-        _require(p.noise_multiplier >= 0, f"config privacy.noise_multiplier={p.noise_multiplier} must be 0 (calibrate) or positive")
-        _require(p.prior_noise_multiplier > 0, f"config privacy.prior_noise_multiplier={p.prior_noise_multiplier} must be positive")
+        _require(
+            p.noise_multiplier >= 0,
+            f"config privacy.noise_multiplier={p.noise_multiplier} must be 0 (calibrate) or positive",
+        )
+        _require(
+            p.prior_noise_multiplier > 0,
+            f"config privacy.prior_noise_multiplier={p.prior_noise_multiplier} must be positive",
+        )
     for name in ("vae", "gan", "wgan_gp"):
         model = getattr(c, name)
-        _require(all(h > 0 for h in model.hidden) and len(model.hidden) > 0, f"config {name}.hidden={model.hidden} must be positive sizes")
+        _require(
+            all(h > 0 for h in model.hidden) and len(model.hidden) > 0,
+            f"config {name}.hidden={model.hidden} must be positive sizes",
+        )
         _require(model.latent > 0, f"config {name}.latent={model.latent} must be positive")
         _check_train(model.train, f"{name}.train", private)
     for name in ("gan", "wgan_gp"):
@@ -296,9 +294,15 @@ def check(c: Config) -> None:
         for field in ("penalty", "generator_steps", "generator_batch", "generator_learning_rate"):
             _require(getattr(model, field) > 0, f"config {name}.{field}={getattr(model, field)} must be positive")
     _require(c.vae.kl_weight > 0, f"config vae.kl_weight={c.vae.kl_weight} must be positive")
-    _require(all(h > 0 for h in c.classifier.hidden), f"config classifier.hidden={c.classifier.hidden} must be positive sizes")
+    _require(
+        all(h > 0 for h in c.classifier.hidden),
+        f"config classifier.hidden={c.classifier.hidden} must be positive sizes",
+    )
     _check_train(c.classifier.train, "classifier.train", False)
-    _require(e.max_rows >= 100, f"config evaluation.max_rows={e.max_rows} must be at least 100 for the metrics to mean anything")
+    _require(
+        e.max_rows >= 100,
+        f"config evaluation.max_rows={e.max_rows} must be at least 100 for the metrics to mean anything",
+    )
     _require(e.synthetic_rows >= 0, f"config evaluation.synthetic_rows={e.synthetic_rows} must be 0 or more")
     rate = e.max_false_positive_rate
     _require(0 < rate < 1, f"config evaluation.max_false_positive_rate={rate} must be between 0 and 1, both excluded")
@@ -313,7 +317,7 @@ def from_config_dict(raw: config_dict.ConfigDict | dict[str, Any]) -> Config:
     Raises:
       UserError: unknown key (and the nearest known one), wrong type, or a broken rule.
     """
-    config = _section(Config, raw, "")
+    config = sections.section(Config, raw, "")
     check(config)
     return config
 
@@ -321,19 +325,3 @@ def from_config_dict(raw: config_dict.ConfigDict | dict[str, Any]) -> Config:
 def to_json(config: Config) -> str:
     """The whole config as sorted JSON: the identity of a workdir."""
     return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
-
-
-def first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    """Where two parsed configs differ: 'key: old value, now new value', or None.
-
-    Args:
-      old, new: parsed JSON.
-      path: dotted path so far.
-    """
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(set(old) | set(new)):
-            found = first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-            if found:
-                return found
-        return None
-    return None if old == new else f"{path}: was {old!r}, now {new!r}"

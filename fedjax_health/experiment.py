@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_health import build, rng, tree, workdir
-from fedjax_health.attacks.domias import make_domias
-from fedjax_health.attacks.loss_threshold import make_loss_threshold
-from fedjax_health.attacks.nearest_synthetic import make_nearest_synthetic
+from fedjax_health import build, rng, workdir
 from fedjax_health.config import Config, VaeConfig
 from fedjax_health.data.domain import Domain
 from fedjax_health.data.split import inclusion_masks
-from fedjax_health.evaluation import curves, efficiency, suite
-from fedjax_health.evaluation.downstream import make_downstream, view_population
+from fedjax_health.evaluation import efficiency, suite
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.federated import sharding
-from fedjax_health.federated.round import Data, Parts
-from fedjax_health.files import replacing
-from fedjax_health.models.base import GenerativeModel, abstract_params
-from fedjax_health.models.classifier import make_classifier
+from fedjax_health.federated.round import Data
+from fedjax_health.models.base import GenerativeModel
 from fedjax_health.privacy.class_prior import noisy_class_shares
 from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan, write_ledger
 from fedjax_health.report.html import render_report
+from fedjax_health.results import TABLES, Pictures, Prepared, cost_rows, evaluate, privacy_rows, show
 from fedjax_health.synthesis.publish import publish, publish_schemas
 from fedjax_health.synthesis.sample import make_sampler
 from fedjax_health.train.loop import make_hyper
@@ -39,23 +33,6 @@ from fedjax_health.train.stage import Trained, federation_keys, train_stage
 from fedjax_health.types import Row, Table
 
 MOST_SYNTHETIC_ROWS = 50_000
-TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness")
-
-
-class Prepared(NamedTuple):
-    """A domain with what its trainings share.
-
-    Attributes:
-      domain: data.
-      include: bool[N, K].
-      shares: f32[N, L], class shares as the run may know them.
-      parts: model name to federation.
-    """
-
-    domain: Domain
-    include: np.ndarray
-    shares: np.ndarray
-    parts: dict[str, Parts]
 
 
 def run(config: Config, path: str) -> str:
@@ -145,7 +122,11 @@ def prepare(name: str, config: Config, mesh: Any) -> Prepared:
     shares = np.stack(
         [
             noisy_class_shares(
-                domain.train, mask[:held], domain.schema.num_classes, noise, rng.host_rng(config.seed, rng.Stream.CLASS_PRIOR, name, str(s))
+                domain.train,
+                mask[:held],
+                domain.schema.num_classes,
+                noise,
+                rng.host_rng(config.seed, rng.Stream.CLASS_PRIOR, name, str(s)),
             )
             for s, mask in enumerate(include)
         ]
@@ -244,11 +225,15 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
                 published = Table(*(column[:wanted] for column in table))
                 publish(os.path.join(path, "synthetic"), f"{p.domain.name}_{model_name}", published, p.domain.schema)
             tables.append(Table(*(column[:total] for column in table)))
-        subjects.append(suite.Subject(model_name, tables, min(wanted, total), white_box(model, p.domain, state.params, keys)))
+        subjects.append(
+            suite.Subject(model_name, tables, min(wanted, total), white_box(model, p.domain, state.params, keys))
+        )
     return subjects
 
 
-def white_box(model: GenerativeModel, domain: Domain, params: Any, keys: jax.Array) -> Callable[[Table, int], np.ndarray]:
+def white_box(
+    model: GenerativeModel, domain: Domain, params: Any, keys: jax.Array
+) -> Callable[[Table, int], np.ndarray]:
     """Membership score by the trained model itself (not only what is released): the strongest view of a server.
 
     Args:
@@ -265,147 +250,3 @@ def white_box(model: GenerativeModel, domain: Domain, params: Any, keys: jax.Arr
         return np.asarray(score(mine, table.values.astype(np.float32), table.label, key), np.float64)
 
     return of
-
-
-class Pictures(NamedTuple):
-    """Curves that the report draws: histograms, correlations, ROC points."""
-
-    distributions: list[tuple]
-    correlations: list[tuple]
-    roc: list[tuple]
-
-    def write(self, folder: str) -> None:
-        """Writes distributions.csv, correlations.csv and roc.csv.
-
-        Args:
-          folder: the run's tables/ folder.
-        """
-        columns = {
-            "distributions": ("domain", "model", "feature", "left", "right", "density"),
-            "correlations": ("domain", "model", "feature_a", "feature_b", "rho"),
-            "roc": ("domain", "model", "row", "fpr", "tpr"),
-        }
-        for name, header in columns.items():
-            path = os.path.join(folder, f"{name}.csv")
-            with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-                out = csv.writer(file, lineterminator="\n")
-                out.writerow(header)
-                for line in getattr(self, name):
-                    out.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in line])
-
-
-def evaluate(
-    config: Config,
-    p: Prepared,
-    subjects: list[suite.Subject],
-    mesh: Any,
-    promise: tuple[float, float] | None,
-    rows: dict[str, list[Row]],
-    pictures: Pictures,
-    writer: Writer,
-) -> None:
-    """Adds a domain's rows and curves.
-
-    Args:
-      config: the run.
-      p: the domain.
-      subjects: generators and their tables.
-      mesh: devices.
-      promise: (epsilon, delta) of the run, or None.
-      rows, pictures: added to.
-      writer: TensorBoard histograms.
-    """
-    domain = p.domain
-    clients = int(domain.train.client.max()) + 1
-    include = p.include[:, :clients]
-    setting = suite.Setting(domain, include, config.evaluation, config.seed, promise)
-    classifier = make_classifier(domain.encoder.layout.dim, domain.schema.num_classes, config.classifier.hidden)
-    shared = domain._replace(population=view_population(domain.train, clients))
-    parts = build.build_parts(classifier, shared, config.classifier.train, mesh, False)
-    keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
-    downstream = make_downstream(parts, classifier, config.classifier.train, domain.train, domain.encoder, include, keys)
-    fits = suite.fit_all(setting, subjects, downstream)
-    useful, detected, fair = suite.task_rows(setting, fits)
-    attacks = {a.name: a for a in (make_loss_threshold(), make_nearest_synthetic(), make_domias())}
-    member, roc = suite.membership_tables(setting, subjects, fits, attacks)
-    rows["similarity"] += suite.similarity_rows(setting, subjects)
-    rows["utility"] += useful
-    rows["detection"] += detected
-    rows["fairness"] += fair + suite.shift_rows(setting, subjects)
-    rows["membership"] += member
-    first = {s.name: s.tables[0] for s in subjects}
-    for b in curves.distribution_curves(domain.test, first, domain.schema):
-        pictures.distributions.append(tuple(b._replace(domain=domain.name)))
-    for name, table in {"real": domain.test, **first}.items():
-        pictures.correlations.extend((domain.name, name, *cell) for cell in curves.correlation_cells(table, domain.schema))
-    pictures.roc.extend(roc)
-    for j, column in enumerate(domain.schema.inputs):
-        synthetic = {name: table.values[:, j] for name, table in first.items()}
-        writer.histograms(f"{domain.name}/{column.name}", domain.test.values[:, j], synthetic)
-
-
-def cost_rows(config: Config, p: Prepared, trained: dict[str, Trained], writer: Writer) -> list[Row]:
-    """Efficiency rows of a domain's trainings.
-
-    Args:
-      config: the run.
-      p: the domain.
-      trained: stage to training.
-      writer: read back for the realised cohorts.
-    """
-    rows = []
-    for model_name, parts in p.parts.items():
-        stage, section = f"{p.domain.name}/{model_name}", build.model_config(model_name, config)
-        params = abstract_params(parts.model.init)
-        up = 4 * tree.size(params.client)
-        # the optimiser's state of a split generator stays on the server
-        server = params.server["generator"] if params.server else ()
-        cost = efficiency.Cost(build.local_flops(parts, p.domain, section.train), up, up + 4 * tree.size(server))
-        cohort = writer.history(stage, "sim/cohort", config.seeds)
-        generator = rng.host_rng(config.seed, rng.Stream.EVALUATE, stage, "devices")
-        t = trained[stage]
-        rows += efficiency.training_rows(
-            p.domain.name, model_name, cost, cohort, t.chunk_seconds, section.train.rounds_per_chunk, t.compile_seconds, generator
-        )
-    return rows
-
-
-def privacy_rows(ledger: dict[str, Any]) -> list[Row]:
-    """The ledger as a table; exact figures, so the interval is the value itself.
-
-    Args:
-      ledger: from the plan.
-    """
-    rows = []
-    if ledger["epsilon_total"] is not None:
-        for name in ("epsilon_total", "epsilon_replace_one", "delta", "delta_replace_one", "target_epsilon"):
-            rows.append(Row("-", "-", "run", name, *[ledger[name]] * 3, 1))
-        for e in ledger["events"]:
-            for name in ("epsilon", "rounds", "noise_multiplier", "l2_clip_norm", "sampling_probability"):
-                rows.append(Row("-", "-", e["name"], name, *[float(e[name])] * 3, 1))
-    return rows
-
-
-def show(writer: Writer, path: str, config: Config, rows: dict[str, list[Row]]) -> None:
-    """Puts the figures and the final numbers into TensorBoard.
-
-    Args:
-      writer: TensorBoard.
-      path: the run's folder.
-      config: the run.
-      rows: all tables.
-    """
-    folder = os.path.join(path, "figures")
-    for name in sorted(os.listdir(folder)):
-        writer.image(f"figures/{name.removesuffix('.png')}", os.path.join(folder, name))
-    final = {
-        f"{r.domain}/{r.model}/{r.row}/{r.metric}": r.value
-        for name in ("utility", "detection", "similarity")
-        for r in rows[name]
-        if r.metric in ("auroc", "ks_complement", "c2st_auc", "detection_at_1pct_fpr") and np.isfinite(r.value)
-    }
-    flat = {
-        "epsilon": config.privacy.epsilon if config.privacy.mechanism != "none" else float("inf"),
-        **{f"{m}.{k}": getattr(build.model_config(m, config).train, k) for m in config.models for k in ("rounds", "cohort", "l2_clip_norm")},
-    }
-    writer.hparams(flat, final)

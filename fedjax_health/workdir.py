@@ -12,11 +12,22 @@ from typing import Any
 
 import jax
 
-from fedjax_health.config import Config, first_difference, to_json
+from fedjax_health.config import Config, to_json
 from fedjax_health.files import write_text
+from fedjax_health.sections import first_difference
 from fedjax_health.types import UserError
 
-PACKAGES = ("fedjax_health", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dp-accounting", "numpy", "scikit-learn")
+PACKAGES = (
+    "fedjax_health",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "dp-accounting",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def open_workdir(path: str, config: Config) -> None:
@@ -40,10 +51,14 @@ def open_workdir(path: str, config: Config) -> None:
             try:
                 old = json.load(file)
             except json.JSONDecodeError as error:
-                raise UserError(f"{saved!r} is not JSON ({error.msg}); remove the folder or give another --workdir") from error
+                raise UserError(
+                    f"{saved!r} is not JSON ({error.msg}); remove the folder or give another --workdir"
+                ) from error
         difference = first_difference(old, json.loads(identity))
         if difference:
-            raise UserError(f"workdir {path!r} holds a run of another config ({difference}); give another --workdir or remove it")
+            raise UserError(
+                f"workdir {path!r} holds a run of another config ({difference}); give another --workdir or remove it"
+            )
     elif os.listdir(path):
         raise UserError(f"workdir {path!r} is not empty and holds no run; give another with --workdir")
     else:

@@ -10,7 +10,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/iot.py", "Run configuration.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<name> by default. An interrupted run goes on.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; runs/<name> by default. An interrupted run goes on."
+)
 
 
 LOG = stdlib_logging.getLogger("fedjax_health")
@@ -26,8 +28,12 @@ def main(argv: list[str]) -> None:
     from fedjax_health.types import UserError
 
     # one XLA device a core: a single CPU device hardly uses the second core
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(os.path.expanduser("~"), ".cache", "fedjax_health", "xla")
+    jax.config.update(
+        "jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
+        os.path.expanduser("~"), ".cache", "fedjax_health", "xla"
+    )
     jax.config.update("jax_compilation_cache_dir", cache)
     try:
         config = configuration.from_config_dict(_CONFIG.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 
 import jax
 
@@ -15,3 +16,4 @@ jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_C
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 if len(jax.devices()) != 4:
     raise RuntimeError(f"the suite needs 4 CPU devices, found {len(jax.devices())}: something used a device too early")
+sys.path.insert(0, str(pathlib.Path(__file__).parent))  # for `import toy`, whatever pytest's import mode

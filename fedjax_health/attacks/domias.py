@@ -45,6 +45,7 @@ def _score(published: Published, records: Table, schema: Schema, rng: np.random.
     own = np.concatenate([synthetic, reference])
     center = own.mean(0)
     pca = PCA(min(MAX_DIMS, *own.shape), svd_solver="full").fit(own)
+    assert pca.components_ is not None
     keep = pca.explained_variance_ > SAME
     if not keep.any():
         return np.zeros(len(records.label))

@@ -54,17 +54,13 @@ def domain_from_source(name: str, source: Source, config: DataConfig, seed: int)
     Raises:
       UserError: too few clients, or a split that leaves training with one class.
     """
-    train, validation, test = split_clients(
-        source.table, config.validation_fraction, config.test_fraction, seed, name
-    )
+    train, validation, test = split_clients(source.table, config.validation_fraction, config.test_fraction, seed, name)
     _require_classes(name, source.schema, train, validation, test)
     encoder = make_encoder(source.schema)
     clients = int(train.client.max()) + 1
     store = make_store(train, encoder, clients)
     population = stored_population(clients, int(np.bincount(train.client).max()))
-    return Domain(
-        name, source.task, source.schema, encoder, population, store, train, validation, test, source.notes
-    )
+    return Domain(name, source.task, source.schema, encoder, population, store, train, validation, test, source.notes)
 
 
 def domain_from_simulator(name: str, simulator: sim.Simulator, config: DataConfig, seed: int) -> Domain:

@@ -57,7 +57,9 @@ def public_scaling(column: Column) -> tuple[float, float]:
       (center, scale), both in transformed units; scale > 0.
     """
     assert column.low is not None and column.high is not None
-    low, high = (np.log1p(column.low), np.log1p(column.high)) if column.transform == "log1p" else (column.low, column.high)
+    low, high = (
+        (np.log1p(column.low), np.log1p(column.high)) if column.transform == "log1p" else (column.low, column.high)
+    )
     center = (low + high) / 2 if column.center is None else column.center
     return float(center), float((high - low) / 4 if column.scale is None else column.scale)
 
@@ -88,7 +90,8 @@ def make_encoder(schema: Schema) -> Encoder:
     low = np.array([inputs[i].low for i in numeric], np.float32)
     high = np.array([inputs[i].high for i in numeric], np.float32)
     no_rounding = 1e9  # stands for "as generated": f32 has fewer digits than that
-    steps = np.array([no_rounding if inputs[i].decimals is None else 10.0 ** inputs[i].decimals for i in numeric], np.float32)
+    decimals = [inputs[i].decimals for i in numeric]
+    steps = np.array([no_rounding if d is None else 10.0**d for d in decimals], np.float32)
     at_most = [(k, numeric.index(schema.index(inputs[i].at_most))) for k, i in enumerate(numeric) if inputs[i].at_most]
     position = {column: place for place, column in enumerate(numeric + binary + categorical)}
 
@@ -126,6 +129,4 @@ def make_encoder(schema: Schema) -> Encoder:
         return stacked[..., np.array([position[i] for i in range(len(inputs))], np.int32)]
 
     # one record at a time inside, any leading axes outside
-    return Encoder(
-        layout, jnp.vectorize(encode, signature="(f)->(d)"), jnp.vectorize(decode, signature="(d)->(f)")
-    )
+    return Encoder(layout, jnp.vectorize(encode, signature="(f)->(d)"), jnp.vectorize(decode, signature="(d)->(f)"))

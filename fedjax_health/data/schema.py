@@ -62,14 +62,20 @@ class Column:
 
 def _check_column(c: Column) -> None:
     where = f"schema column {c.name!r}"
-    for value, allowed, what in ((c.kind, KINDS, "kind"), (c.role, ROLES, "role"), (c.transform, TRANSFORMS, "transform")):
+    for value, allowed, what in (
+        (c.kind, KINDS, "kind"),
+        (c.role, ROLES, "role"),
+        (c.transform, TRANSFORMS, "transform"),
+    ):
         if value not in allowed:
             raise UserError(f"{where}: {what} {value!r} is not one of {', '.join(allowed)}; correct the schema")
     if c.role == "client":
         return
     if c.kind == "numeric":
         if c.low is None or c.high is None or not c.low < c.high:
-            raise UserError(f"{where}: needs a public range with low < high, got {c.low} to {c.high}; state it in the schema")
+            raise UserError(
+                f"{where}: needs a public range with low < high, got {c.low} to {c.high}; state it in the schema"
+            )
         if c.transform == "log1p" and c.low < 0:
             raise UserError(f"{where}: transform log1p needs low >= 0, got {c.low}; use identity or another range")
         if c.scale is not None and c.scale <= 0:
@@ -77,7 +83,9 @@ def _check_column(c: Column) -> None:
         if c.role == "label":
             raise UserError(f"{where}: a label must be categorical or binary, not numeric; give its categories")
     elif len(c.categories) < 2 or len(set(c.categories)) != len(c.categories):
-        raise UserError(f"{where}: needs two or more distinct categories, got {list(c.categories)}; state its code book")
+        raise UserError(
+            f"{where}: needs two or more distinct categories, got {list(c.categories)}; state its code book"
+        )
     elif c.kind == "binary" and len(c.categories) != 2:
         raise UserError(f"{where}: a binary column has two categories, got {list(c.categories)}; use categorical")
 
@@ -106,9 +114,13 @@ class Schema:
         numeric = {c.name for c in self.columns if c.kind == "numeric"}
         for c in self.columns:
             if c.at_most and (c.at_most not in numeric or c.name not in numeric or c.at_most == c.name):
-                raise UserError(f"schema {self.name!r}: column {c.name!r} has at_most={c.at_most!r}; name a numeric column")
+                raise UserError(
+                    f"schema {self.name!r}: column {c.name!r} has at_most={c.at_most!r}; name a numeric column"
+                )
         if not self.inputs:
-            raise UserError(f"schema {self.name!r}: has no feature columns; give at least one column the role 'feature'")
+            raise UserError(
+                f"schema {self.name!r}: has no feature columns; give at least one column the role 'feature'"
+            )
 
     @property
     def inputs(self) -> tuple[Column, ...]:

@@ -17,7 +17,7 @@ def take_clients(table: Table, clients: np.ndarray) -> Table:
     """
     count = np.bincount(table.client, minlength=int(clients.max(initial=-1)) + 1)
     offset = np.concatenate([[0], np.cumsum(count)[:-1]])
-    rows = np.concatenate([np.arange(offset[c], offset[c] + count[c]) for c in clients] or [np.zeros(0, int)])
+    rows = np.concatenate([np.arange(int(offset[c]), int(offset[c] + count[c])) for c in clients] or [np.zeros(0, int)])
     client = np.repeat(np.arange(len(clients), dtype=np.int32), count[clients])
     return Table(table.values[rows], table.label[rows], client)
 

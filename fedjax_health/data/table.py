@@ -1,5 +1,8 @@
 """Any CSV or Parquet file, described by a schema file, as a source."""
 
+# pandas' own annotations are unions that a chained expression does not narrow
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 from __future__ import annotations
 
 import os

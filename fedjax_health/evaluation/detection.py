@@ -83,7 +83,7 @@ def detection_figures(row: str, schema: Schema, label: np.ndarray, score: np.nda
     present = np.unique(label)
     macro = NAN
     if finite and len(label):
-        macro = float(f1_score(label, np.argmax(score, 1), labels=present, average="macro", zero_division=0))
+        macro = float(f1_score(label, np.argmax(score, 1), labels=present, average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
     figures = {
         "detection_rate": alarm_rate(positive),
         "false_positive_rate": alarm_rate(~positive),

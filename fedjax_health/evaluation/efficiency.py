@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedjax_health.devices.profile import simulate_rounds
-from fedjax_health.evaluation.rows import Figures, mean_interval, seed_rows
+from fedjax_health.evaluation.rows import Figures, exact_row, mean_interval, seed_rows
 from fedjax_health.types import Row
 
 
@@ -70,14 +70,11 @@ def training_rows(
         )
     nan = float("nan")
 
-    def exact(row: str, metric: str, value: float) -> Row:
-        return Row(domain, model, row, metric, value, value, value, 1)
-
     rows = [
-        exact("client", "FLOPs a round", cost.flops),
-        exact("client", "bytes up a round", cost.bytes_up),
-        exact("client", "bytes down a round", cost.bytes_down),
-        exact("federation", "rounds", float(cohort.shape[1])),
+        exact_row(domain, model, "client", "FLOPs a round", cost.flops),
+        exact_row(domain, model, "client", "bytes up a round", cost.bytes_up),
+        exact_row(domain, model, "client", "bytes down a round", cost.bytes_down),
+        exact_row(domain, model, "federation", "rounds", float(cohort.shape[1])),
         *seed_rows(domain, model, per_seed),
         Row(domain, model, "machine", "compile (s)", compile_seconds, nan, nan, 1),
     ]

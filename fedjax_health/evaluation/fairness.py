@@ -24,7 +24,9 @@ def subgroups(column: Column, values: np.ndarray) -> dict[str, np.ndarray]:
     """
     if column.kind != "numeric":
         return {name: values == code for code, name in enumerate(column.categories)}
-    edges = np.linspace(float(column.low), float(column.high), BANDS + 1)
+    assert column.low is not None
+    assert column.high is not None
+    edges = np.linspace(column.low, column.high, BANDS + 1)
     band = np.clip(np.searchsorted(edges, values.astype(np.float64), side="right") - 1, 0, BANDS - 1)
     names = [f"{edges[b]:g}..{edges[b + 1]:g}" for b in range(BANDS)]
     return {name: (band == b) & ~np.isnan(values) for b, name in enumerate(names)}

@@ -55,6 +55,15 @@ def seed_rows(domain: str, model: str, per_seed: Sequence[Figures]) -> list[Row]
     return rows
 
 
+def exact_row(domain: str, model: str, row: str, metric: str, value: float) -> Row:
+    """A figure that is computed and not estimated: its interval is the value itself, n = 1.
+
+    Args:
+      domain, model, row, metric, value: as in `Row`.
+    """
+    return Row(domain, model, row, metric, float(value), float(value), float(value), 1)
+
+
 def proportion_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Clopper-Pearson interval of a proportion: the p that the exact binomial test of k out of n does not reject.
 

@@ -194,7 +194,10 @@ def c2st_auc(real: Table, synthetic: Table, schema: Schema, rng: np.random.Gener
         test = fold == f
         if len(np.unique(y[test])) == 2 and len(np.unique(y[~test])) == 2:
             trees = HistGradientBoostingClassifier(
-                max_iter=60, early_stopping=False, categorical_features=categorical, random_state=seed
+                max_iter=60,
+                early_stopping=False,  # pyright: ignore[reportArgumentType]
+                categorical_features=categorical,  # pyright: ignore[reportArgumentType]
+                random_state=seed,
             ).fit(x[~test], y[~test])
             aucs.append(roc_auc_score(y[test], trees.predict_proba(x[test])[:, 1]))
     return float(np.mean(aucs)) if aucs else NAN
@@ -213,7 +216,7 @@ def _numeric_figures(real: Table, synthetic: Table, j: int, rng: np.random.Gener
         "synthetic_sd": float(np.std(s)) if len(s) else NAN,
         "welch_p": welch,
         "tost_p": tost,
-        "ks_complement": 1 - float(scipy.stats.ks_2samp(r, s, method="asymp").statistic) if both else NAN,
+        "ks_complement": 1 - float(np.asarray(scipy.stats.ks_2samp(r, s, method="asymp"))[0]) if both else NAN,
         "wasserstein_sd": float(scipy.stats.wasserstein_distance(r, s)) / sd if both and sd > 0 else NAN,
         "js_distance": js_distance(*quantile_counts(r, s)) if both else NAN,
     }

@@ -96,7 +96,9 @@ def similarity_rows(setting: Setting, subjects: Sequence[Subject]) -> list[Row]:
     seeds = setting.include.shape[0]
 
     def against(table: Table, *names: str) -> Figures:
-        return similarity(domain.test, table, domain.schema, setting.generator(rng.Stream.EVALUATE, *names), max_rows=most)
+        return similarity(
+            domain.test, table, domain.schema, setting.generator(rng.Stream.EVALUATE, *names), max_rows=most
+        )
 
     train = []
     for s in range(seeds):
@@ -246,7 +248,9 @@ def membership_tables(
             for s, t in enumerate(targets)
         ]
         rows.extend(membership_rows(domain.name, model, row, pairs))
-        points.extend((domain.name, model, row, float(f), float(t)) for f, t in zip(*curves.roc_points(*pairs[0]), strict=True))
+        points.extend(
+            (domain.name, model, row, float(f), float(t)) for f, t in zip(*curves.roc_points(*pairs[0]), strict=True)
+        )
 
     def run(attack: Attack, published: Callable[[int], Published], *names: str) -> Callable[[Table, int], np.ndarray]:
         def score(table: Table, s: int) -> np.ndarray:

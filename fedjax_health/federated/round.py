@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from fedjax_health import rng, tree
 from fedjax_health.data.population import Population
 from fedjax_health.federated import sharding
-from fedjax_health.federated.algorithms import apply_rule
 from fedjax_health.federated.aggregate import Aggregator
+from fedjax_health.federated.algorithms import apply_rule
 from fedjax_health.federated.cohort import CohortSampler
 from fedjax_health.models.base import ModelParams, Trainable
 from fedjax_health.transforms.base import UpdateTransform
@@ -107,7 +107,9 @@ def make_round(parts: Parts) -> Callable[[State, Hyper, Data], tuple[State, Metr
 
         def body(carry, chunk: Cohort):
             acc, totals = carry
-            update, metrics, count = jax.vmap(train_one, (None, None, None, None, 0))(params, hyper, data, key, chunk.client)
+            update, metrics, count = jax.vmap(train_one, (None, None, None, None, 0))(
+                params, hyper, data, key, chunk.client
+            )
             live = chunk.mask & data.include[chunk.client]
             acc = parts.aggregator.add(acc, update, live, count)
             sums = jax.tree.map(lambda m: jnp.sum(jnp.where(live, m, 0.0)), metrics)

@@ -15,7 +15,7 @@ import optax
 
 from fedjax_health.config import GanConfig
 from fedjax_health.data.encode import Layout
-from fedjax_health.models.base import GenerativeModel, Mlp, ModelParams, conditioned, masked_mean, no_refine
+from fedjax_health.models.base import GenerativeModel, Mlp, ModelParams, apply, conditioned, masked_mean, no_refine
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
 
 TEMPERATURE = 0.3  # of the relaxed one-hot blocks and bits: low enough to look discrete, high enough for a gradient
@@ -70,7 +70,7 @@ def make_adversarial(layout: Layout, num_classes: int, config: GanConfig, game: 
         """Differentiable rows f32[n, D]: numeric as is, bits and blocks by the concrete relaxation."""
         key_z, key_u = jax.random.split(key)
         z = jax.random.normal(key_z, (label.shape[0], config.latent))
-        out = generator.apply(gen, conditioned(z, label, num_classes))
+        out = apply(generator, gen, conditioned(z, label, num_classes))
         gumbel = jax.random.gumbel(key_u, (label.shape[0], 2, layout.dim - layout.numeric))
         end = layout.numeric + layout.bits
         logistic = gumbel[:, 0] - gumbel[:, 1]
@@ -87,7 +87,7 @@ def make_adversarial(layout: Layout, num_classes: int, config: GanConfig, game: 
         for k, bit in enumerate(layout.missing):
             if bit >= 0:
                 x = x.at[:, k].multiply(1.0 - x[:, bit])
-        return critic.apply(disc, conditioned(x, label, num_classes))[:, 0]
+        return apply(critic, disc, conditioned(x, label, num_classes))[:, 0]
 
     def penalty(disc: Params, real: Array, fake: Array, label: Array, key: Array) -> Array:
         u = jax.random.uniform(key, (real.shape[0], 1))
@@ -134,7 +134,9 @@ def make_adversarial(layout: Layout, num_classes: int, config: GanConfig, game: 
 
         carry = params.server["generator"], params.server["optimizer"]
         (gen, opt), losses = jax.lax.scan(step, carry, jax.random.split(key, config.generator_steps))
-        return ModelParams(params.client, {"generator": gen, "optimizer": opt}), {"public/generator_loss": losses.mean()}
+        return ModelParams(params.client, {"generator": gen, "optimizer": opt}), {
+            "public/generator_loss": losses.mean()
+        }
 
     def sample(released: Params, label: Array, key: Array) -> Array:
         soft = relaxed(released, label, key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import flax.linen as nn
 import jax
@@ -22,19 +22,6 @@ class ModelParams(NamedTuple):
 
     client: Params
     server: Params
-
-
-class Trainable(Protocol):
-    """The three functions that federated training uses; generative models and classifiers both have them."""
-
-    @property
-    def init(self) -> Callable[[Array], ModelParams]: ...
-    @property
-    def field(self) -> Callable[[ModelParams, Batch, Hyper, Array], tuple[Update, Metrics]]: ...
-    @property
-    def refine(self) -> Callable[[ModelParams, Hyper, Array], tuple[ModelParams, Metrics]]: ...
-    @property
-    def release(self) -> Callable[[ModelParams], Params]: ...
 
 
 class GenerativeModel(NamedTuple):
@@ -58,6 +45,24 @@ class GenerativeModel(NamedTuple):
     score: Callable[[ModelParams, Array, Array, Array], Array]
 
 
+class Classifier(NamedTuple):
+    """A classifier; the first four functions are those of `GenerativeModel`.
+
+    Attributes:
+      predict: (released, x f32[n, D]) -> f32[n, L], log-probabilities of the label classes.
+    """
+
+    init: Callable[[Array], ModelParams]
+    field: Callable[[ModelParams, Batch, Hyper, Array], tuple[Update, Metrics]]
+    refine: Callable[[ModelParams, Hyper, Array], tuple[ModelParams, Metrics]]
+    release: Callable[[ModelParams], Params]
+    predict: Callable[[Params, Array], Array]
+
+
+# what federated training takes: both have init, field, refine and release
+Trainable: TypeAlias = GenerativeModel | Classifier
+
+
 def no_refine(params: ModelParams, hyper: Hyper, key: Array) -> tuple[ModelParams, Metrics]:
     """The identity, for models with nothing to do on the server."""
     del hyper, key
@@ -77,9 +82,15 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """f32[n, in] -> f32[n, out]."""
         for width in self.hidden:
             x = nn.leaky_relu(nn.Dense(width)(x), 0.2)
         return nn.Dense(self.out)(x)
+
+
+def apply(module: nn.Module, params: Params, x: Array) -> Array:
+    """The module's output for parameters from its `init`; flax types it as one of several forms."""
+    return cast(Array, module.apply(params, x))
 
 
 def conditioned(x: Array, label: Array, num_classes: int) -> Array:

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_health.models.base import Mlp, ModelParams, masked_mean, no_refine
+from fedjax_health.models.base import Classifier, Mlp, ModelParams, apply, masked_mean, no_refine
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
-
-
-class Classifier(NamedTuple):
-    """A classifier; the first four functions are those of `models.base.Trainable`.
-
-    Attributes:
-      predict: (released, x f32[n, D]) -> f32[n, L], log-probabilities of the label classes.
-    """
-
-    init: Callable[[Array], ModelParams]
-    field: Callable[[ModelParams, Batch, Hyper, Array], tuple[Update, Metrics]]
-    refine: Callable[[ModelParams, Hyper, Array], tuple[ModelParams, Metrics]]
-    release: Callable[[ModelParams], Params]
-    predict: Callable[[Params, Array], Array]
 
 
 def make_classifier(dim: int, num_classes: int, hidden: tuple[int, ...]) -> Classifier:
@@ -44,13 +27,13 @@ def make_classifier(dim: int, num_classes: int, hidden: tuple[int, ...]) -> Clas
         del hyper, key
 
         def loss_fn(client: Params) -> tuple[Array, Metrics]:
-            logits = network.apply(client, batch.x)
+            logits = apply(network, client, batch.x)
             loss = masked_mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.y), batch.mask)
             return loss, {"sim/loss": loss}
 
         return jax.grad(loss_fn, has_aux=True)(params.client)
 
     def predict(released: Params, x: Array) -> Array:
-        return jax.nn.log_softmax(network.apply(released, x))
+        return jax.nn.log_softmax(apply(network, released, x))
 
     return Classifier(init, field, no_refine, lambda params: params.client, predict)

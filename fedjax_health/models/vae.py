@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fedjax_health.config import VaeConfig
 from fedjax_health.data.encode import Layout
-from fedjax_health.models.base import GenerativeModel, Mlp, ModelParams, conditioned, masked_mean, no_refine
+from fedjax_health.models.base import GenerativeModel, Mlp, ModelParams, apply, conditioned, masked_mean, no_refine
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
 
 MIN_SCALE = 0.05  # floor of the learned noise: a likelihood that can grow without bound makes steep, clipped gradients
@@ -44,10 +44,10 @@ def make_vae(layout: Layout, num_classes: int, config: VaeConfig) -> GenerativeM
 
     def negative_elbo(params: Params, x: Array, label: Array, key: Array) -> tuple[Array, Array]:
         """Per-record reconstruction and KL terms in nats, both f32[n]."""
-        mean, log_var = jnp.split(encoder.apply(params["encoder"], conditioned(x, label, num_classes)), 2, -1)
+        mean, log_var = jnp.split(apply(encoder, params["encoder"], conditioned(x, label, num_classes)), 2, -1)
         log_var = jnp.clip(log_var, -8.0, 8.0)
         z = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
-        out = decoder.apply(params["decoder"], conditioned(z, label, num_classes))
+        out = apply(decoder, params["decoder"], conditioned(z, label, num_classes))
         scale = spread(params["scale"])[None, :]
         numeric = 0.5 * jnp.square((x[:, : split[0]] - out[:, : split[0]]) / scale) + jnp.log(scale)
         present = jnp.stack([1.0 - x[:, bit] if bit >= 0 else jnp.ones_like(x[:, 0]) for bit in layout.missing], -1)
@@ -77,7 +77,7 @@ def make_vae(layout: Layout, num_classes: int, config: VaeConfig) -> GenerativeM
     def sample(released: Params, label: Array, key: Array) -> Array:
         key_z, key_x, key_b, key_c = jax.random.split(key, 4)
         z = jax.random.normal(key_z, (label.shape[0], config.latent))
-        out = decoder.apply(released["decoder"], conditioned(z, label, num_classes))
+        out = apply(decoder, released["decoder"], conditioned(z, label, num_classes))
         noise = jax.random.normal(key_x, (label.shape[0], layout.numeric))
         bits = jax.random.bernoulli(key_b, jax.nn.sigmoid(out[:, split[0] : split[1]])).astype(jnp.float32)
         parts = [out[:, : split[0]] + spread(released["scale"])[None, :] * noise, bits]

@@ -110,7 +110,7 @@ def calibrate_noise(plan: Callable[[float], Composition], epsilon: float, delta:
             )
     if excess(low) <= 0:
         return float(np.exp(low))
-    root = float(np.exp(scipy.optimize.brentq(excess, low, high, xtol=_TOLERANCE)))  # pyright: ignore[reportArgumentType]
+    root = float(np.exp(scipy.optimize.brentq(excess, low, high, xtol=_TOLERANCE)))  # pyright: ignore[reportArgumentType,reportCallIssue]
     while excess(float(np.log(root))) > 0:  # the root may lie a hair on the wrong side
         root *= 1.0 + _TOLERANCE
     return root

@@ -98,7 +98,13 @@ class PrivacyPlan:
         common = {"unit": "client", "relation": "add_or_remove_one", "mechanism": c.mechanism}
         if not self.formal:
             names = ("epsilon_total", "epsilon_replace_one", "delta_replace_one", "delta", "target_epsilon")
-            return {**common, **dict.fromkeys(names), "accountant": "none", "events": [], "not_covered": list(NOT_COVERED)}
+            return {
+                **common,
+                **dict.fromkeys(names),
+                "accountant": "none",
+                "events": [],
+                "not_covered": list(NOT_COVERED),
+            }
         total = accounting.epsilon_of(self.spent(rounds), self.delta)
         replaced, replaced_delta = accounting.replace_one(total, self.delta)
         events = [
@@ -124,7 +130,9 @@ class PrivacyPlan:
             "not_covered": list(NOT_COVERED),
         }
 
-    def _event(self, name: str, release: str, event: Any, rounds: int, bound: float, probability: float) -> dict[str, Any]:
+    def _event(
+        self, name: str, release: str, event: Any, rounds: int, bound: float, probability: float
+    ) -> dict[str, Any]:
         return {
             "name": name,
             "release": release,
@@ -132,7 +140,9 @@ class PrivacyPlan:
             "detail": str(event),
             "epsilon": accounting.epsilon_of([(event, rounds)], self.delta),
             "rounds": rounds,
-            "noise_multiplier": self.noise_multiplier if name.startswith("train") else self.config.prior_noise_multiplier,
+            "noise_multiplier": self.noise_multiplier
+            if name.startswith("train")
+            else self.config.prior_noise_multiplier,
             "l2_clip_norm": bound,
             "sampling_probability": probability,
         }

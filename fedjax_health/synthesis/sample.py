@@ -37,7 +37,9 @@ def make_sampler(model: GenerativeModel, encoder: Encoder) -> Callable[[Any, np.
 
     def sample(released: Any, shares: np.ndarray, key: Array, rows: int) -> Table:
         parts = [
-            jax.device_get(draw(released, jnp.asarray(shares, jnp.float32), rng.stream_key(key, i, rng.Stream.SYNTHESIS)))
+            jax.device_get(
+                draw(released, jnp.asarray(shares, jnp.float32), rng.stream_key(key, i, rng.Stream.SYNTHESIS))
+            )
             for i in range(-(-rows // CHUNK))
         ]
         values = np.concatenate([p[0] for p in parts])[:rows]

@@ -118,7 +118,16 @@ def train_stage(
                     last_save = time.perf_counter()
 
             outcome = run_rounds(
-                train, config, state, hyper, data, stage=stage, round_limit=limit, limit_reason=reason, on_chunk=on_chunk, norms=norms
+                train,
+                config,
+                state,
+                hyper,
+                data,
+                stage=stage,
+                round_limit=limit,
+                limit_reason=reason,
+                on_chunk=on_chunk,
+                norms=norms,
             )
         if checkpoints.latest() != outcome.rounds:
             save(outcome.state, outcome.rounds)

@@ -36,6 +36,7 @@ def chain(*transforms: UpdateTransform) -> UpdateTransform:
     Args:
       *transforms: in client order.
     """
+
     def client(update: Update, hyper: Hyper, key: Array) -> tuple[Update, Metrics]:
         metrics: Metrics = {}
         for position, transform in enumerate(transforms):

@@ -270,7 +270,7 @@ def test_wustl_blocks_units_and_leaks(tmp_path):
 def test_wustl_explains_what_is_wrong(tmp_path):
     with pytest.raises(UserError, match="features 'vitals' of WUSTL-EHMS are unknown"):
         load_wustl_ehms(str(tmp_path), "vitals")
-    with pytest.raises(UserError, match="does not hold wustl-ehms-2020_with_attacks_categories.csv"):
+    with pytest.raises(UserError, match=r"does not hold wustl-ehms-2020_with_attacks_categories.csv"):
         load_wustl_ehms(str(tmp_path))
     path = str(tmp_path / "any.csv")
     with pytest.raises(UserError, match="does not exist; download"):

@@ -1,0 +1,204 @@
+"""Tables and curves of a run: what each trained domain adds, and where they are written."""
+
+from __future__ import annotations
+
+import csv
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from fedjax_health import build, rng, tree
+from fedjax_health.attacks.domias import make_domias
+from fedjax_health.attacks.loss_threshold import make_loss_threshold
+from fedjax_health.attacks.nearest_synthetic import make_nearest_synthetic
+from fedjax_health.config import Config
+from fedjax_health.data.domain import Domain
+from fedjax_health.evaluation import curves, efficiency, suite
+from fedjax_health.evaluation.downstream import make_downstream, view_population
+from fedjax_health.evaluation.rows import exact_row
+from fedjax_health.federated.round import Parts
+from fedjax_health.files import replacing
+from fedjax_health.models.base import abstract_params
+from fedjax_health.models.classifier import make_classifier
+from fedjax_health.train.metrics import Writer
+from fedjax_health.train.stage import Trained, federation_keys
+from fedjax_health.types import Row
+
+TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness")
+
+
+class Prepared(NamedTuple):
+    """A domain with what its trainings share.
+
+    Attributes:
+      domain: data.
+      include: bool[N, K].
+      shares: f32[N, L], class shares as the run may know them.
+      parts: model name to federation.
+    """
+
+    domain: Domain
+    include: np.ndarray
+    shares: np.ndarray
+    parts: dict[str, Parts]
+
+
+class Pictures(NamedTuple):
+    """Curves that the report draws: histograms, correlations, ROC points."""
+
+    distributions: list[tuple]
+    correlations: list[tuple]
+    roc: list[tuple]
+
+    def write(self, folder: str) -> None:
+        """Writes distributions.csv, correlations.csv and roc.csv.
+
+        Args:
+          folder: the run's tables/ folder.
+        """
+        columns = {
+            "distributions": ("domain", "model", "feature", "left", "right", "density"),
+            "correlations": ("domain", "model", "feature_a", "feature_b", "rho"),
+            "roc": ("domain", "model", "row", "fpr", "tpr"),
+        }
+        for name, header in columns.items():
+            path = os.path.join(folder, f"{name}.csv")
+            with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+                out = csv.writer(file, lineterminator="\n")
+                out.writerow(header)
+                for line in getattr(self, name):
+                    out.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in line])
+
+
+def evaluate(
+    config: Config,
+    p: Prepared,
+    subjects: list[suite.Subject],
+    mesh: Mesh,
+    promise: tuple[float, float] | None,
+    rows: dict[str, list[Row]],
+    pictures: Pictures,
+    writer: Writer,
+) -> None:
+    """Adds a domain's rows and curves.
+
+    Args:
+      config: the run.
+      p: the domain.
+      subjects: generators and their tables.
+      mesh: devices.
+      promise: (epsilon, delta) of the run, or None.
+      rows, pictures: added to.
+      writer: TensorBoard histograms.
+    """
+    domain = p.domain
+    clients = int(domain.train.client.max()) + 1
+    include = p.include[:, :clients]
+    setting = suite.Setting(domain, include, config.evaluation, config.seed, promise)
+    classifier = make_classifier(domain.encoder.layout.dim, domain.schema.num_classes, config.classifier.hidden)
+    shared = domain._replace(population=view_population(domain.train, clients))
+    parts = build.build_parts(classifier, shared, config.classifier.train, mesh, False)
+    keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
+    downstream = make_downstream(
+        parts, classifier, config.classifier.train, domain.train, domain.encoder, include, keys
+    )
+    fits = suite.fit_all(setting, subjects, downstream)
+    useful, detected, fair = suite.task_rows(setting, fits)
+    attacks = {a.name: a for a in (make_loss_threshold(), make_nearest_synthetic(), make_domias())}
+    member, roc = suite.membership_tables(setting, subjects, fits, attacks)
+    rows["similarity"] += suite.similarity_rows(setting, subjects)
+    rows["utility"] += useful
+    rows["detection"] += detected
+    rows["fairness"] += fair + suite.shift_rows(setting, subjects)
+    rows["membership"] += member
+    first = {s.name: s.tables[0] for s in subjects}
+    for b in curves.distribution_curves(domain.test, first, domain.schema):
+        pictures.distributions.append(tuple(b._replace(domain=domain.name)))
+    for name, table in {"real": domain.test, **first}.items():
+        pictures.correlations.extend(
+            (domain.name, name, *cell) for cell in curves.correlation_cells(table, domain.schema)
+        )
+    pictures.roc.extend(roc)
+    for j, column in enumerate(domain.schema.inputs):
+        synthetic = {name: table.values[:, j] for name, table in first.items()}
+        writer.histograms(f"{domain.name}/{column.name}", domain.test.values[:, j], synthetic)
+
+
+def cost_rows(config: Config, p: Prepared, trained: dict[str, Trained], writer: Writer) -> list[Row]:
+    """Efficiency rows of a domain's trainings.
+
+    Args:
+      config: the run.
+      p: the domain.
+      trained: stage to training.
+      writer: read back for the realised cohorts.
+    """
+    rows = []
+    for model_name, parts in p.parts.items():
+        stage, section = f"{p.domain.name}/{model_name}", build.model_config(model_name, config)
+        params = abstract_params(parts.model.init)
+        up = 4 * tree.size(params.client)
+        # the optimiser's state of a split generator stays on the server
+        server = params.server["generator"] if params.server else ()
+        cost = efficiency.Cost(build.local_flops(parts, p.domain, section.train), up, up + 4 * tree.size(server))
+        cohort = writer.history(stage, "sim/cohort", config.seeds)
+        generator = rng.host_rng(config.seed, rng.Stream.EVALUATE, stage, "devices")
+        t = trained[stage]
+        rows += efficiency.training_rows(
+            p.domain.name,
+            model_name,
+            cost,
+            cohort,
+            t.chunk_seconds,
+            section.train.rounds_per_chunk,
+            t.compile_seconds,
+            generator,
+        )
+    return rows
+
+
+def privacy_rows(ledger: dict[str, Any]) -> list[Row]:
+    """The ledger as a table; exact figures, so the interval is the value itself.
+
+    Args:
+      ledger: from the plan.
+    """
+    rows = []
+    if ledger["epsilon_total"] is not None:
+        for name in ("epsilon_total", "epsilon_replace_one", "delta", "delta_replace_one", "target_epsilon"):
+            rows.append(exact_row("-", "-", "run", name, ledger[name]))
+        for e in ledger["events"]:
+            for name in ("epsilon", "rounds", "noise_multiplier", "l2_clip_norm", "sampling_probability"):
+                rows.append(exact_row("-", "-", e["name"], name, e[name]))
+    return rows
+
+
+def show(writer: Writer, path: str, config: Config, rows: dict[str, list[Row]]) -> None:
+    """Puts the figures and the final numbers into TensorBoard.
+
+    Args:
+      writer: TensorBoard.
+      path: the run's folder.
+      config: the run.
+      rows: all tables.
+    """
+    folder = os.path.join(path, "figures")
+    for name in sorted(os.listdir(folder)):
+        writer.image(f"figures/{name.removesuffix('.png')}", os.path.join(folder, name))
+    final = {
+        f"{r.domain}/{r.model}/{r.row}/{r.metric}": r.value
+        for name in ("utility", "detection", "similarity")
+        for r in rows[name]
+        if r.metric in ("auroc", "ks_complement", "c2st_auc", "detection_at_1pct_fpr") and np.isfinite(r.value)
+    }
+    flat = {
+        "epsilon": config.privacy.epsilon if config.privacy.mechanism != "none" else float("inf"),
+        **{
+            f"{m}.{k}": getattr(build.model_config(m, config).train, k)
+            for m in config.models
+            for k in ("rounds", "cohort", "l2_clip_norm")
+        },
+    }
+    writer.hparams(flat, final)
