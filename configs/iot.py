@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "smoke":
         config.name = "iot_smoke"
         config.data.num_clients = 400
-        config.evaluation.max_rows = 1_000
+        config.evaluation.max_rows = 500
         for section in (config.vae, config.wgan_gp, config.classifier):
             section.hidden = (32,)
             section.train.rounds, section.train.rounds_per_chunk, section.train.cohort = 20, 10, 40

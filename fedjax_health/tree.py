@@ -41,10 +41,10 @@ def where(condition: Array, a: Any, b: Any) -> Any:
 
 
 def global_norm(tree: Any) -> Array:
-    """Euclidean norm over all leaves, f32[]; its gradient at zero is zero, not NaN (double where)."""
+    """Euclidean norm over all leaves, f32[]; its gradient at zero is zero, not NaN (double where); NaN stays NaN."""
     square = sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)), jnp.float32(0.0))
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+    zero = square == 0  # not `square > 0`: that is False for NaN too, and a NaN update would pass for a norm of 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
 
 
 def all_finite(tree: Any) -> Array:

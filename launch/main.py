@@ -2,65 +2,98 @@
 
 from __future__ import annotations
 
+import difflib
 import logging as stdlib_logging
 import os
+import re
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/iot.py", "Run configuration.", lock_config=True)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; runs/<name> by default. An interrupted run goes on."
-)
-
-
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, by default runs/<name>; the same again goes on.")
 LOG = stdlib_logging.getLogger("fedjax_health")
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Sets up devices and runs the experiment; what the user can mend is one sentence and exit code 2."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
     import jax
 
     from fedjax_health import config as configuration
     from fedjax_health.types import UserError
 
-    # one XLA device a core: a single CPU device hardly uses the second core
-    jax.config.update(
-        "jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
-        os.path.expanduser("~"), ".cache", "fedjax_health", "xla"
-    )
-    jax.config.update("jax_compilation_cache_dir", cache)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cores)  # a single CPU device hardly uses the second core
+    cache = os.path.join(os.path.expanduser("~"), ".cache", "fedjax_health", "xla")
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache)
     try:
         config = configuration.from_config_dict(_CONFIG.value)
         from fedjax_health import experiment
 
         report = experiment.run(config, _WORKDIR.value or os.path.join("runs", config.name))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on from the last checkpoint")
     print(report)
 
 
+def _fail(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses flags, and with them the config file; a bad one is one sentence and exit code 2, too."""
+    try:
+        rest = flags.FLAGS(argv)
+        _ = _CONFIG.value.name  # a file that cannot be loaded is reported at the first access
+    except (flags.Error, AttributeError, KeyError, OSError) as error:
+        _fail(_sentence(error, argv))
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}; options start with -- and take their value after =")
+    return rest
+
+
+def _sentence(error: Exception, argv: list[str]) -> str:
+    """What absl and ml_collections mean, in one sentence."""
+    from configs import base  # every scenario has its keys
+
+    for path in (a.lstrip("-").split("=")[0].split(".")[1:] for a in argv if re.match("--?config[.]", a)):
+        node = base.get_config()
+        for depth, key in enumerate(path, 1):
+            if key not in node:
+                near = difflib.get_close_matches(key, list(node), 1, 0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(node) or 'no keys'}"
+                return f"unknown config key {'.'.join(path[:depth])!r}; {hint}"
+            node = node[key] if isinstance(node[key], type(node)) else {}
+        if node:
+            return f"config key {'.'.join(path)!r} is a section; set one of its keys: {', '.join(node)}"
+    text = " ".join(str(error).split())  # the message may be a whole traceback
+    if isinstance(error, OSError):
+        file = re.search(r"--?config[= ](\S+)", " ".join(argv) + " --config configs/iot.py")
+        return f"config file {file and file[1]!r} cannot be read; give a Python file, as in --config=configs/iot.py"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"unknown option --{error.flagname}; the options are --config, --config.<key> and --workdir"
+    if value := re.match(r"flag --config[.]([\w.]+)=(.*?): ", text):
+        kind = type(flags.FLAGS[f"config.{value[1]}"].default).__name__
+        return f"config key {value[1]!r} must be {kind}, got {value[2]!r}"
+    if "positional argument" in text:
+        return f"{text.split(': ')[0]} names a variant, but that file has none; leave it out"
+    return text.split(" ValueError: ")[-1] if " ValueError: " in text else str(error)  # a config refuses a variant so
+
+
 def console() -> None:
-    """Parses flags and runs `main`; a bad flag is one sentence and exit code 2, too."""
+    """Entry point: logging, flags, `main`."""
     logging.set_verbosity(logging.WARNING)  # orbax reports every rename at INFO
     handler = stdlib_logging.StreamHandler()
     handler.setFormatter(stdlib_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     LOG.addHandler(handler)
     LOG.setLevel(stdlib_logging.INFO)
     LOG.propagate = False
-    try:
-        app.run(main)
-    except (AttributeError, TypeError, ValueError, KeyError) as error:
-        if flags.FLAGS.is_parsed():
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    app.run(main, flags_parser=_parse)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from fedjax_health.data import clinical
 from fedjax_health.data.frames import table_from_frame
-from fedjax_health.data.schema import Column, Schema
+from fedjax_health.data.schema import Schema
 from fedjax_health.data.source import Source
 from fedjax_health.types import UserError
 
@@ -41,32 +42,10 @@ POSSIBLE = {
 # ICD-9 codes as MIMIC writes them (no dot), by their first digits.
 ICD9 = {"sepsis": ("038", "99591", "99592", "78552"), "diabetes": ("250",), "heart_failure": ("428",)}
 LABELS = ("mortality", *ICD9)
-AGE_BANDS = ("under 50", "50-64", "65-79", "80+")
 ADULT_YEARS = 16
 TEXT = ("GENDER", "DOB", "INTIME", "OUTTIME", "CHARTTIME", "ICD9_CODE")
 CHUNK_ROWS = 2_000_000
 WHERE_TO_GET = "download it from https://physionet.org/content/mimiciii-demo/1.4/ (or, with access, mimiciii/1.4/)"
-
-
-def _vital(name: str, unit: str, low: float, high: float, center: float, scale: float, **more) -> Column:
-    return Column(
-        name=name, unit=unit, low=low, high=high, center=center, scale=scale, nullable=True, **{"decimals": 0, **more}
-    )
-
-
-VITALS = (
-    _vital("heart_rate", "bpm", 20, 300, 80, 20),
-    _vital("spo2", "%", 50, 100, 97, 3),
-    _vital("temperature", "°C", 30, 43, 37, 0.8, decimals=1),
-    _vital("systolic_bp", "mmHg", 40, 280, 120, 25),
-    _vital("diastolic_bp", "mmHg", 15, 180, 65, 15),
-    _vital("resp_rate", "breaths/min", 1, 80, 18, 5),
-    _vital("glucose", "mg/dL", 20, 1000, 4.8, 0.4, transform="log1p"),
-)
-GROUPS = (
-    Column(name="age_band", kind="categorical", role="group", unit="years", categories=AGE_BANDS),
-    Column(name="sex", kind="binary", role="group", categories=("female", "male")),
-)
 
 
 def load_mimic3(path: str, label: str = "mortality") -> Source:
@@ -114,8 +93,8 @@ def load_mimic3(path: str, label: str = "mortality") -> Source:
     lost = adults - frame["SUBJECT_ID"].nunique()
     if lost:
         notes.append(f"Dropped {lost:,} of {adults:,} patients, of whom no hour was left.")
-    column = Column(name=label, kind="binary", role="label", categories=(f"no_{label}", label))
-    schema = Schema("mimic3", (*VITALS, *GROUPS, column))
+    columns = (*clinical.vital_columns(tuple(CHART_ITEMS)), *clinical.GROUPS, clinical.label_column(label))
+    schema = Schema("mimic3", columns)
     table, clipped = table_from_frame(frame, schema, frame["SUBJECT_ID"], path)
     return Source(schema, "diagnosis", table, (*notes, *clipped))
 
@@ -140,7 +119,6 @@ def _stays(path: str, label: str) -> tuple[pd.DataFrame, list[str]]:
     born, entered = stays["DOB"].dt, stays["INTIME"].dt
     before_birthday = entered.month * 100 + entered.day < born.month * 100 + born.day
     age = entered.year - born.year - before_birthday.astype(int)
-    bands = pd.cut(age, [-np.inf, 50, 65, 80, np.inf], right=False, labels=list(AGE_BANDS))
     if label == "mortality":
         positive = stays["HOSPITAL_EXPIRE_FLAG"] == 1
     else:
@@ -148,7 +126,7 @@ def _stays(path: str, label: str) -> tuple[pd.DataFrame, list[str]]:
         of_group = codes["ICD9_CODE"].fillna("").str.strip().str.replace(".", "").str.startswith(ICD9[label])
         positive = stays["HADM_ID"].isin(codes.loc[of_group, "HADM_ID"])
     stays = stays.assign(
-        age_band=np.asarray(bands, dtype=object),
+        age_band=clinical.age_bands(age),
         sex=stays["GENDER"].map({"F": "female", "M": "male"}),
         **{label: np.where(positive, label, f"no_{label}")},
     )

@@ -5,16 +5,19 @@
 # pyright: reportReturnType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import pathlib
 import re
+import zlib
 
 import numpy as np
 import pandas as pd
 
+from fedjax_health.data import clinical
 from fedjax_health.data.frames import table_from_frame
-from fedjax_health.data.schema import Column, Schema
+from fedjax_health.data.schema import Schema
 from fedjax_health.data.source import Source
 from fedjax_health.types import UserError
 
@@ -30,32 +33,13 @@ VITALS = {
 }
 ROUTINE = ("heart_rate", "spo2", "systolic_bp", "mean_bp", "diastolic_bp", "resp_rate")
 READ = (*VITALS, "Age", "Gender", "SepsisLabel")
-AGE_BANDS = ("under 50", "50-64", "65-79", "80+")
 WHERE_TO_GET = "download training_setA or training_setB from https://physionet.org/content/challenge-2019/1.0.0/"
 FILES_AT_ONCE = 4000
 
 
-def _vital(name: str, unit: str, low: float, high: float, center: float, scale: float, **more) -> Column:
-    return Column(
-        name=name, unit=unit, low=low, high=high, center=center, scale=scale, nullable=True, **{"decimals": 0, **more}
-    )
-
-
 SCHEMA = Schema(
     "physionet2019",
-    (
-        _vital("heart_rate", "bpm", 20, 300, 80, 20),
-        _vital("spo2", "%", 50, 100, 97, 3),
-        _vital("temperature", "°C", 30, 43, 37, 0.8, decimals=1),
-        _vital("systolic_bp", "mmHg", 40, 280, 120, 25),
-        _vital("mean_bp", "mmHg", 20, 220, 80, 15),
-        _vital("diastolic_bp", "mmHg", 15, 180, 65, 15),
-        _vital("resp_rate", "breaths/min", 1, 80, 18, 5),
-        _vital("glucose", "mg/dL", 20, 1000, 4.8, 0.4, transform="log1p"),
-        Column(name="age_band", kind="categorical", role="group", unit="years", categories=AGE_BANDS),
-        Column(name="sex", kind="binary", role="group", categories=("female", "male")),
-        Column(name="sepsis", kind="binary", role="label", categories=("no_sepsis", "sepsis")),
-    ),
+    (*clinical.vital_columns(tuple(VITALS.values())), *clinical.GROUPS, clinical.label_column("sepsis")),
 )
 
 
@@ -94,9 +78,8 @@ def load_physionet2019(path: str, max_patients: int | None = None) -> Source:
         fine = frame[name].notna() if name == "Age" else frame[name].isin((0.0, 1.0))
         _refuse(frame, name, live & ~fine, allowed, path)
     frame, signs = frame[live], signs[live]
-    bands = pd.cut(frame["Age"], [-np.inf, 50, 65, 80, np.inf], right=False, labels=list(AGE_BANDS))
     signs = signs.assign(
-        age_band=np.asarray(bands, dtype=object),
+        age_band=clinical.age_bands(frame["Age"]),
         sex=np.where(frame["Gender"] == 1.0, "male", "female"),
         sepsis=np.where(frame["SepsisLabel"] == 1.0, "sepsis", "no_sepsis"),
     )
@@ -155,11 +138,8 @@ def _read_patients(files: list[pathlib.Path]) -> pd.DataFrame:
         if first.strip() != header:
             raise UserError(f"{file}: its header line differs from that of {files[0].name}; download the file again")
         body = body if body.endswith(b"\n") or not body else body + b"\n"
-        rows = body.count(b"\n")
-        if body.count(b"|") != rows * header.count(b"|"):  # else hours could slip to the next patient unseen
-            raise UserError(f"{file}: a row has more or fewer cells than the header; download the file again")
         bodies.append(body)
-        counts.append(rows)
+        counts.append(_count_rows(body, header, str(file)))
     names = header.decode("utf-8", "replace").split("|")
     _require(names, READ, str(files[0]))
     frame = _parse(io.BytesIO(b"".join(bodies)), f"{files[0]} … {files[-1].name}", READ, header=None, names=names)
@@ -167,15 +147,32 @@ def _read_patients(files: list[pathlib.Path]) -> pd.DataFrame:
 
 
 def _read_set(file: pathlib.Path) -> pd.DataFrame:
-    header = _parse(file, str(file), None, nrows=0)
-    _require(list(header.columns), ("patient", *READ), str(file))
-    return _parse(file, str(file), ("patient", *READ))
+    try:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{file}: not readable as gzip ({error}); {WHERE_TO_GET}") from error
+    header, _, body = content.partition(b"\n")
+    _require(header.decode("utf-8", "replace").strip().split("|"), ("patient", *READ), str(file))
+    _count_rows(body, header, str(file))
+    return _parse(io.BytesIO(content), str(file), ("patient", *READ))
 
 
-def _parse(source, where: str, columns: tuple[str, ...] | None, **options) -> pd.DataFrame:
+def _count_rows(body: bytes, header: bytes, where: str) -> int:
+    """Rows of a file; refuses one with a cell more or fewer, whose values would slip to other columns or patients."""
+    lines = body.splitlines()
+    bars = header.count(b"|")
+    for row, line in enumerate(lines, 1):
+        if line.count(b"|") != bars:
+            raise UserError(
+                f"{where}: row {row} has {line.count(b'|') + 1} cells, the header {bars + 1}; download the file again"
+            )
+    return len(lines)
+
+
+def _parse(source: io.BytesIO, where: str, columns: tuple[str, ...], **options) -> pd.DataFrame:
     try:
         return pd.read_csv(source, sep="|", usecols=columns, low_memory=False, **options)
-    except (ValueError, OSError, EOFError) as error:  # parser, encoding and decompression errors
+    except ValueError as error:  # parser and encoding errors
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: not readable as text separated by '|' ({reason}); {WHERE_TO_GET}") from error
 

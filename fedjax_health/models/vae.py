@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_health.config import VaeConfig
 from fedjax_health.data.encode import Layout
@@ -30,6 +31,7 @@ def make_vae(layout: Layout, num_classes: int, config: VaeConfig) -> GenerativeM
     encoder = Mlp(config.hidden, 2 * config.latent)
     decoder = Mlp(config.hidden, layout.dim)
     split = (layout.numeric, layout.numeric + layout.bits)
+    missing = np.array(layout.missing, np.int32)[None, :]  # [1, 0] for a table without numeric columns
 
     def init(key: Array) -> ModelParams:
         key_e, key_d = jax.random.split(key)
@@ -50,7 +52,7 @@ def make_vae(layout: Layout, num_classes: int, config: VaeConfig) -> GenerativeM
         out = apply(decoder, params["decoder"], conditioned(z, label, num_classes))
         scale = spread(params["scale"])[None, :]
         numeric = 0.5 * jnp.square((x[:, : split[0]] - out[:, : split[0]]) / scale) + jnp.log(scale)
-        present = jnp.stack([1.0 - x[:, bit] if bit >= 0 else jnp.ones_like(x[:, 0]) for bit in layout.missing], -1)
+        present = jnp.where(missing >= 0, 1.0 - x[:, missing[0]], 1.0)
         loss = jnp.sum(numeric * present, -1)
         bits, logits = x[:, split[0] : split[1]], out[:, split[0] : split[1]]
         loss += jnp.sum(jax.nn.softplus(logits) - bits * logits, -1)

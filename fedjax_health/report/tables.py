@@ -1,25 +1,18 @@
-"""Reads a run's tidy files and shapes their rows into the grids of text that a page shows."""
+"""Shapes tidy rows into the grids of text that a page shows."""
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from fedjax_health.types import Row, UserError
+from fedjax_health.report.labels import BOUNDS
+from fedjax_health.types import Row
 
 DASH = "–"  # what a missing figure looks like
-BOUNDS = {  # rows that are no result but say how good or bad a result can be
-    "real-vs-real": "Real against real (ceiling)",
-    "independent-marginals": "Independent marginals (floor)",
-    "gaussian-copula": "Gaussian copula (floor)",
-    "dp-ceiling": "Most that the DP promise allows (ceiling)",
-}
-Rows = Sequence[Row]
+MOST_DECIMALS = 3
+Rows: TypeAlias = Sequence[Row]
 
 
 class Cell(NamedTuple):
@@ -30,103 +23,24 @@ class Cell(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line of a grid: what it is, one cell a column, and n as text."""
+    """One line of a grid: what it is, one cell a column, n as text; kind is "", "bound", "paper" or "group"."""
 
     row: str
     model: str
     cells: list[Cell]
     n: str
+    kind: str = ""
 
 
 class Grid(NamedTuple):
-    """Column names (of metrics, or "row\\nmodel") and lines, in the order of the file unless asked otherwise."""
+    """Column names (of metrics, or "row\\nmodel"), lines, and the n of each column where all of its lines share it.
+
+    `n` is empty where the lines differ, and then each line shows its own.
+    """
 
     columns: list[str]
     lines: list[Line]
-
-
-def read_json(workdir: str, name: str) -> Any:
-    """Parsed JSON file of a run, None where it is absent.
-
-    Raises:
-      UserError: not JSON; names the line.
-    """
-    path = os.path.join(workdir, name)
-    if not os.path.exists(path):
-        return None
-    with open(path, encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path} line {error.lineno} is not JSON: {error.msg}; restore the file or rerun"
-            ) from error
-
-
-def read_rounds(workdir: str) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl, none where it is absent. A last line without its end (a run still writing) is left out.
-
-    Raises:
-      UserError: a line is not JSON; names the line.
-    """
-    path = os.path.join(workdir, "metrics.jsonl")
-    if not os.path.exists(path):
-        return []
-    rounds = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
-                break
-            try:
-                rounds.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path} line {number} is not JSON: {error.msg}; remove the line or rerun") from error
-    return rounds
-
-
-def read_csv(workdir: str, name: str, texts: Sequence[str], numbers: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of tables/<name>.csv, none where it is absent; an empty number is NaN.
-
-    Args:
-      workdir: directory of the run.
-      name: table name.
-      texts: columns kept as text.
-      numbers: columns read as float.
-
-    Raises:
-      UserError: a column is absent or a number is none; names the file, the line and the column.
-    """
-    path = os.path.join(workdir, "tables", name + ".csv")
-    if not os.path.exists(path):
-        return []
-    rows = []
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        for column in (*texts, *numbers):
-            if column not in (reader.fieldnames or ()):
-                raise UserError(
-                    f"{path} has no column {column!r}; it needs {', '.join((*texts, *numbers))}; rerun --stage=evaluate"
-                )
-        for raw in reader:
-            row: dict[str, Any] = {column: raw[column] or "" for column in texts}
-            for column in numbers:
-                try:
-                    row[column] = float(raw[column] or "nan")
-                except ValueError as error:
-                    where = f"{path} line {reader.line_num}, column {column}"
-                    raise UserError(f"{where}: {raw[column]!r} is not a number; correct the cell or rerun") from error
-            rows.append(row)
-    return rows
-
-
-def read_tidy(workdir: str, name: str) -> list[Row]:
-    """Rows of a table of figures (columns of `types.Row`), none where it is absent.
-
-    Raises:
-      UserError: as `read_csv`.
-    """
-    raw = read_csv(workdir, name, ("domain", "model", "row", "metric"), ("value", "low", "high", "n"))
-    return [Row(**{**r, "n": 0 if math.isnan(r["n"]) else int(r["n"])}) for r in raw]
+    n: dict[str, int]
 
 
 def number(value: float, digits: int | None = None) -> str:
@@ -134,7 +48,7 @@ def number(value: float, digits: int | None = None) -> str:
 
     Args:
       value: any float.
-      digits: decimals, None to choose by size.
+      digits: decimals, None to choose by size; -2 rounds to hundreds.
     """
     if math.isnan(value):
         return DASH
@@ -144,7 +58,15 @@ def number(value: float, digits: int | None = None) -> str:
         digits = 0 if value == int(value) and abs(value) < 1e6 else max(0, 2 - math.floor(math.log10(abs(value))))
     if digits > 6:
         return f"{value:.2e}".replace("-", "−")
-    return f"{value:,.{digits}f}".replace(",", "\u2009").replace("-", "−")
+    rounded = round(value, digits) + 0.0  # + 0.0 so that nothing reads "−0.00"
+    return f"{rounded:,.{max(digits, 0)}f}".replace(",", "\u2009").replace("-", "−")
+
+
+def setting(value: float | None) -> str:
+    """A setting such as a clip norm: three significant digits without trailing zeros; "–" where there is none."""
+    if value is None or math.isnan(value):
+        return DASH
+    return number(value) if abs(value) >= 1000 or value == 0 else f"{value:.3g}".replace("-", "−")
 
 
 def epsilon_text(value: float | None) -> str:
@@ -155,35 +77,44 @@ def epsilon_text(value: float | None) -> str:
 
 
 def power(value: float | None) -> str:
-    """A small number such as δ in powers of ten: 1e-5 -> "10⁻⁵", 2.5e-6 -> "2.5 × 10⁻⁶"; "–" where there is none."""
-    if value is None:
-        return DASH
-    if value == 0:
-        return "0"
-    head, exponent = f"{value:.2e}".split("e")
-    tail = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return tail if float(head) == 1 else f"{float(head):g} × {tail}"
-
-
-def human(metric: str, value: float) -> str:
-    """A cost for readers: bytes, FLOPs and joules with an SI prefix, other numbers to three significant digits.
+    """A small number such as δ in powers of ten: 1e-5 -> "10⁻⁵", 2.5e-6 -> "2.5 × 10⁻⁶"; from 0.01 on as it is.
 
     Args:
-      metric: its name; says the unit ("bytes_up", "flops", "energy_joules", "wall_seconds").
-      value: in that unit.
+      value: >= 0; None reads "–".
     """
-    unit = next(
-        (u for part, u in (("byte", "B"), ("flop", "FLOP"), ("joule", "J"), ("energy", "J")) if part in metric.lower()),
-        "",
-    )
+    if value is None:
+        return DASH
+    if value == 0 or value >= 0.01:
+        return f"{value:.3g}"
+    head, exponent = f"{value:.2e}".split("e")
+    tail = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return tail if float(head) == 1 else f"{float(head):g}\u00a0×\u00a0{tail}"
+
+
+def scaled(value: float, unit: str) -> tuple[float, str]:
+    """A quantity in the SI prefix that suits it: (2.4e9, "B") -> (2.4, "GB").
+
+    Args:
+      value: in `unit`.
+      unit: "" for none, which takes no prefix; seconds take none above.
+
+    Returns:
+      (scaled value, unit with prefix).
+    """
     if not unit or not math.isfinite(value) or value == 0:
-        return number(value)
-    step = min(max(int(math.log10(abs(value)) // 3), 0), 6)
-    return f"{number(value / 1000.0**step)} {('', 'k', 'M', 'G', 'T', 'P', 'E')[step]}{unit}"
+        return value, unit
+    step = min(max(math.floor(math.log10(abs(value)) / 3), -2), 0 if unit == "s" else 6)
+    return value / 1000.0**step, ("µ", "m", "", "k", "M", "G", "T", "P", "E")[step + 2] + unit
+
+
+def quantity(value: float, unit: str) -> str:
+    """A quantity as text with three significant digits: (48_213, "B") -> "48.2 kB"."""
+    small, prefixed = scaled(value, unit)
+    return f"{number(small)} {prefixed}".strip()
 
 
 def decimals(rows: Rows) -> int | None:
-    """Decimals that a group of figures shares: enough to show the median half-width of their intervals, from 2 to 4.
+    """Decimals that a group of figures shares: enough to show the median half-width of their intervals, from 2 to 3.
 
     Returns:
       None where no figure has an interval of its own (each is then shown to three significant digits).
@@ -193,10 +124,24 @@ def decimals(rows: Rows) -> int | None:
         return 2 if rows and all(0 <= r.value <= 1 for r in rows) else None
     median = halves[len(halves) // 2]
     largest = max((abs(r.value) for r in rows if math.isfinite(r.value)), default=0.0)
-    return min(max(-math.floor(math.log10(median)), 0 if largest >= 100 else 1 if largest > 20 else 2), 4)
+    least = 0 if largest >= 100 else 1 if largest > 20 else 2
+    return min(max(-math.floor(math.log10(median)), least), MOST_DECIMALS)
 
 
-def in_order(rows: Sequence[Row]) -> list[Row]:
+def cell(row: Row, digits: int | None) -> Cell:
+    """One figure with its interval, which a figure that is known and not estimated does not have.
+
+    Args:
+      row: the figure.
+      digits: decimals, None for three significant digits.
+    """
+    known = row.n <= 1 and row.low == row.high
+    if known or not (math.isfinite(row.low) and math.isfinite(row.high)):
+        return Cell(number(row.value, digits))
+    return Cell(number(row.value, digits), f"[{number(row.low, digits)}, {number(row.high, digits)}]")
+
+
+def in_order(rows: Rows) -> list[Row]:
     """Rows of one name together: the paper's, then others as they come, floors and ceilings last."""
     names = list(dict.fromkeys(r.row for r in rows))
     paper = ("real", "synthetic", "real+synthetic")
@@ -210,9 +155,9 @@ def grid(
     column: Callable[[Row], str],
     order: Sequence[str] = (),
     by_line: bool = False,
-    text: Callable[[Row, int | None], str] | None = None,
+    show: Callable[[Row, int | None], Cell] = cell,
 ) -> Grid:
-    """Sets tidy rows out as lines and columns.
+    """Sets tidy rows out as lines and columns; a column without a single figure is left out.
 
     Args:
       rows: figures; the last of two with the same place wins.
@@ -220,45 +165,29 @@ def grid(
       column: row -> name of its column.
       order: columns that come first, where present.
       by_line: share decimals along a line rather than down a column.
-      text: (row, decimals) -> text of the value, low or high in `row.value`; `number` by default.
+      show: (row, decimals) -> cell.
 
     Returns:
       Grid; a place without a figure has an empty cell ("–").
     """
-    show = text or (lambda r, digits: number(r.value, digits))
     place = {(line(r), column(r)): r for r in rows}
     lines = list(dict.fromkeys(line(r) for r in rows))
-    found = list(dict.fromkeys(column(r) for r in rows))
+    found = list(dict.fromkeys(column(r) for r in rows if not math.isnan(r.value)))
     columns = [c for c in order if c in found] + [c for c in found if c not in order]
     owner = line if by_line else column
-    shared = {key: decimals([r for r in rows if owner(r) == key]) for key in (lines if by_line else columns)}
+    groups: dict[str | tuple[str, str], list[Row]] = {}
+    for r in rows:
+        groups.setdefault(owner(r), []).append(r)
+    shared = {key: decimals(group) for key, group in groups.items()}
     result = []
     for key in lines:
         mine = [place.get((key, c)) for c in columns]
         cells = [
-            Cell() if r is None else _cell(r, shared[key if by_line else c], show)
-            for r, c in zip(mine, columns, strict=True)
+            Cell() if r is None else show(r, shared[key if by_line else c]) for r, c in zip(mine, columns, strict=True)
         ]
         counts = sorted({r.n for r in mine if r is not None and r.n > 0})
-        n = (
-            DASH
-            if not counts
-            else number(counts[0])
-            if len(counts) == 1
-            else f"{number(counts[0])}–{number(counts[-1])}"
-        )
-        result.append(Line(key[0], key[1], cells, n))
-    return Grid(columns, result)
-
-
-def cell(row: Row | None) -> Cell | None:
-    """One figure alone, None for None."""
-    return None if row is None else _cell(row, decimals([row]), lambda r, digits: number(r.value, digits))
-
-
-def _cell(r: Row, digits: int | None, show: Callable[[Row, int | None], str]) -> Cell:
-    exact = r.n <= 1 and r.low == r.high  # known, not estimated
-    if exact or not (math.isfinite(r.low) and math.isfinite(r.high)):
-        return Cell(show(r, digits))
-    low, high = show(r._replace(value=r.low), digits), show(r._replace(value=r.high), digits)
-    return Cell(show(r, digits), f"[{low}, {high}]")
+        text = DASH if not counts else "–".join(number(n) for n in dict.fromkeys((counts[0], counts[-1])))
+        result.append(Line(key[0], key[1], cells, text, "bound" if key[0] in BOUNDS else ""))
+    counted = {c: {r.n for r in rows if column(r) == c and r.n > 1} for c in columns}
+    same = all(len(n) <= 1 for n in counted.values())
+    return Grid(columns, result, {c: n.pop() for c, n in counted.items() if n} if same else {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
 from fedjax_health.types import UserError
@@ -47,17 +46,16 @@ class Checkpoints:
         """Reads the newest checkpoint.
 
         Args:
-          abstract: tree of ShapeDtypeStructs (jax.eval_shape of the state).
+          abstract: tree of ShapeDtypeStructs with shardings (jax.eval_shape of `Train.init`): the state comes back on the
+            same devices.
 
         Raises:
           UserError: truncated, damaged, or of another model.
         """
         step = self._manager.latest_step()
         path = os.path.join(self._folder, str(step))
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), abstract)
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # orbax raises many kinds, from FileNotFoundError to XlaRuntimeError
             reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
             raise UserError(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from fedjax_health.config import TrainConfig
 from fedjax_health.federated.round import Data, Parts, State, init_state, make_round
@@ -49,7 +50,10 @@ def make_train(parts: Parts, config: TrainConfig, shared_population: bool = True
 
     axes = Data(None if shared_population else 0, 0)  # pyright: ignore[reportArgumentType]
     run_chunk = jax.jit(jax.vmap(chunk, in_axes=(0, 0, axes)), donate_argnums=0)
-    return Train(jax.jit(jax.vmap(functools.partial(init_state, parts))), run_chunk, lambda: traces)
+    # on every device from the start, as run_chunk leaves it: a second placement would be a second compilation
+    replicated = NamedSharding(parts.mesh, PartitionSpec())
+    init = jax.jit(jax.vmap(functools.partial(init_state, parts)), out_shardings=replicated)
+    return Train(init, run_chunk, lambda: traces)
 
 
 class Outcome(NamedTuple):

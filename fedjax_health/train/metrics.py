@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from typing import Self
@@ -101,10 +102,10 @@ class Writer:
             for r in range(num_rounds):
                 live = grid[np.isfinite(grid[:, r]), r]
                 if live.size:
-                    self._writer(stage).add_scalar(name, float(live.mean()), first_round + r)
+                    self._writer(stage).add_scalar(_tag(name), float(live.mean()), first_round + r)
                 for s in range(num_seeds):
                     if math.isfinite(grid[s, r]):
-                        self._writer(stage, f"seed_{s}").add_scalar(name, float(grid[s, r]), first_round + r)
+                        self._writer(stage, f"seed_{s}").add_scalar(_tag(name), float(grid[s, r]), first_round + r)
 
     def truncate(self, stage: str, round: int) -> None:
         """Forgets rounds >= `round` of a stage, so that a resumed run's file equals an uninterrupted one's.
@@ -176,7 +177,7 @@ class Writer:
         for name, column in {"real": real, **synthetic}.items():
             column = np.asarray(column, np.float64)
             if np.isfinite(column).any():
-                self._writer("").add_histogram(f"{tag}/{name}", column[np.isfinite(column)], 0)
+                self._writer("").add_histogram(_tag(f"{tag}/{name}"), column[np.isfinite(column)], 0)
         self.flush()
 
     def image(self, tag: str, png_path: str) -> None:
@@ -188,18 +189,19 @@ class Writer:
         """
         pixels = matplotlib.image.imread(png_path)
         layout = "HW" if pixels.ndim == 2 else "HWC"
-        self._writer("").add_image(tag, np.round(pixels * 255).astype(np.uint8), 0, dataformats=layout)
+        self._writer("").add_image(_tag(tag), np.round(pixels * 255).astype(np.uint8), 0, dataformats=layout)
         self.flush()
 
     def hparams(self, config_flat: Mapping[str, object], final: Mapping[str, float]) -> None:
         """Registers the run with TensorBoard's HPARAMS tab, in the run's top directory and in no new one.
 
         Args:
-          config_flat: flattened config; values other than bool, int, float and str are shown as text.
+          config_flat: flattened config; values other than bool, int, finite float and str are shown as text.
           final: name -> final figure; one that is not finite is left out.
         """
-        settings = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in sorted(config_flat.items())}
-        figures = {name: float(value) for name, value in sorted(final.items()) if math.isfinite(value)}
+        settings = {name: _setting(value) for name, value in sorted(config_flat.items())}
+        # the tab finds a figure by its scalar's tag, so both must be spelled alike
+        figures = {_tag(name): float(value) for name, value in sorted(final.items()) if math.isfinite(value)}
         writer = self._writer("")
         assert writer.file_writer is not None  # it is open
         for summary in hparams_summary(settings, figures):
@@ -228,6 +230,17 @@ class Writer:
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
+
+
+def _tag(name: str) -> str:
+    """A name that TensorBoard takes as it is: "real+synthetic" -> "real_plus_synthetic", other odd signs -> "_"."""
+    return re.sub(r"[^-/\w.]", "_", name.replace("+", "_plus_"), flags=re.ASCII).lstrip("/")
+
+
+def _setting(value: object) -> bool | int | float | str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # the HPARAMS tab is JSON, which has no infinity
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 class Progress:

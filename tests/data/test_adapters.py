@@ -86,15 +86,12 @@ def test_physionet_explains_what_is_wrong(tmp_path):
         load_physionet2019(str(tmp_path))
     with pytest.raises(UserError, match="max_patients is 0"):
         load_physionet2019(str(tmp_path), max_patients=0)
-    good = PATIENTS["p100003"]
+    good, hour = PATIENTS["p100003"], "80|97|NaN|120|80|60|18|1|NaN|49|"
     for rows, message in (
-        (
-            "80|97|NaN|120|80|60|18|1|NaN|49|0|1|0\nfast|97|NaN|1|1|1|1|1|1|49|0|2|0\n",
-            "HR of patient 'p100009' is 'fast' in row 2",
-        ),
-        ("80|97|NaN|120|80|60|18|1|NaN|49|2|1|0\n", "Gender of patient 'p100009' is '2.0' in row 1"),
-        ("80|97|NaN|120|80|60|18|1|NaN|49|1|1|NaN\n", "SepsisLabel of patient 'p100009' is 'nan'"),
-        ("80|97|NaN|120|80|60|18|1|NaN|49|1|1|1|7|7\n", r"p100009\.psv: a row has more or fewer cells"),
+        (f"{hour}0|1|0\nfast{hour[2:]}0|2|0\n", "HR of patient 'p100009' is 'fast' in row 2"),
+        (f"{hour}2|1|0\n", "Gender of patient 'p100009' is '2.0' in row 1"),
+        (f"{hour}1|1|NaN\n", "SepsisLabel of patient 'p100009' is 'nan'"),
+        (f"{hour}1|1|1|7|7\n", r"p100009\.psv: row 1 has 15 cells, the header 13; download"),
     ):
         with pytest.raises(UserError, match=message):
             load_physionet2019(psv_folder(tmp_path, {"p100003": good, "p100009": rows}))
@@ -104,6 +101,16 @@ def test_physionet_explains_what_is_wrong(tmp_path):
     (tmp_path / "other.psv").write_text("patient|HR\n1|2\n")
     with pytest.raises(UserError, match="has no column 'O2Sat'"):
         load_physionet2019(str(tmp_path / "other.psv"))
+
+
+@pytest.mark.parametrize(("end", "count"), [("1|1", 15), ("", 13)])
+def test_physionet_one_file_with_a_row_of_the_wrong_length(tmp_path, end, count):
+    rows = [f"{name}|{row}" for name, rows in PATIENTS.items() for row in rows.splitlines()]
+    rows[3] = rows[3].rpartition("|")[0] + (f"|{end}" if end else "")
+    for name, pack in (("training_setX.psv", bytes), ("training_setX.psv.gz", gzip.compress)):
+        (tmp_path / name).write_bytes(pack(("patient|" + PSV + "\n".join(rows) + "\n").encode()))
+        with pytest.raises(UserError, match=rf"{name}: row 4 has {count} cells, the header 14"):
+            load_physionet2019(str(tmp_path / name))
 
 
 @pytest.mark.realdata
@@ -236,11 +243,8 @@ def wustl_frame(rows: int = 450) -> pd.DataFrame:
     flow = "SrcBytes DstBytes SrcLoad DstLoad SIntPkt DIntPkt SIntPktAct SrcJitter DstJitter TotPkts TotBytes Load Rate"
     cells = {name: rng.integers(1, 1000, rows) for name in flow.split()}
     cells |= dict.fromkeys(("sMaxPktSz", "dMaxPktSz", "sMinPktSz"), 60)
-    cells |= dict.fromkeys(("Loss", "pLoss", "pSrcLoss", "pDstLoss", "ST"), 0) | {
-        "Dur": 0.0125,
-        "Temp": 27.1,
-        "SpO2": 98,
-    }
+    cells |= dict.fromkeys(("Loss", "pLoss", "pSrcLoss", "pDstLoss", "ST"), 0)
+    cells |= {"Dur": 0.0125, "Temp": 27.1, "SpO2": 98}
     cells |= dict.fromkeys(("Pulse_Rate", "SYS", "DIA", "Heart_rate", "Resp_Rate"), 75)
     cells |= {"SrcMac": "m", "Sport": "fido", "Packet_num": 1, "Flgs": " M ", "Dir": "   ->", "Label": 0}
     frame = pd.DataFrame(cells, index=range(rows)).assign(**{"Attack Category": "normal"})
@@ -259,10 +263,8 @@ def test_wustl_blocks_units_and_leaks(tmp_path):
     assert np.flatnonzero(np.isnan(column(source, "SpO2"))).tolist() == [5] and column(source, "ST")[5] == 0
     assert "SpO2: 1 zeros (sensor off) were treated as missing." in source.notes
     names = {c.name for c in source.schema.inputs}
-    leaks = (
-        "SrcMac Sport Packet_num SrcAddr DstAddr DstMac Flgs Dir Dport Trans SrcGap DstGap DIntPktAct dMinPktSz Label"
-    )
-    assert not names & set(leaks.split()) and len(names) == 29
+    leaks = "SrcMac Sport Packet_num SrcAddr DstAddr DstMac Flgs Dir Dport Trans SrcGap DstGap DIntPktAct Label"
+    assert not names & {*leaks.split(), "dMinPktSz"} and len(names) == 29
     for kind, size in (("network", 21), ("biometrics", 8)):
         assert len(load_wustl_ehms(str(tmp_path), kind).schema.inputs) == size
 

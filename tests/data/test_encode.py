@@ -87,7 +87,7 @@ def test_leading_axes_change_nothing():
     values = jnp.asarray(_records(6))
     flat = ENCODER.encode(values)
     np.testing.assert_array_equal(ENCODER.encode(values.reshape(2, 3, 5)).reshape(6, 8), flat)
-    np.testing.assert_array_equal(jnp.stack([ENCODER.encode(v) for v in values]), flat)
+    np.testing.assert_allclose(jnp.stack([ENCODER.encode(v) for v in values]), flat, rtol=1e-6)
     np.testing.assert_array_equal(ENCODER.decode(flat.reshape(3, 2, 8)).reshape(6, 5), ENCODER.decode(flat))
 
 
@@ -111,3 +111,10 @@ def test_nullable_code_is_refused():
     label = Column(name="y", kind="binary", role="label")
     with pytest.raises(ValueError, match="only numeric columns may be nullable"):
         make_encoder(Schema("n", (Column(name="a", kind="binary", nullable=True), label)))
+
+
+def test_rounding_does_not_leave_a_range_that_ends_between_steps():
+    column = Column(name="a", low=0.4, high=9.6, decimals=0)
+    encoder = make_encoder(Schema("n", (column, Column(name="y", kind="binary", role="label"))))
+    back = encoder.decode(jnp.array([[-50.0], [50.0]], jnp.float32))
+    np.testing.assert_allclose(back, [[0.4], [9.6]], rtol=1e-6)  # not 0 and 10

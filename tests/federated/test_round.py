@@ -148,10 +148,8 @@ def reference():
 
 
 def two_rounds(clients_per_chunk, devices):
-    from fedjax_health.models.vae import make_vae
-
-    config = toy.train_config(clients_per_chunk=clients_per_chunk, local="epochs")
-    parts = toy.make_parts(make_vae(toy.encoder().layout, 2, toy.vae_config()), config, devices=devices)
+    config = toy.train_config(clients_per_chunk=clients_per_chunk)  # random batches: keys must not follow the slots
+    parts = toy.make_parts(toy.linear(), config, devices=devices)
     round_fn, hyper, data = jax.jit(make_round(parts)), toy.hyper(None), toy.make_data(parts)
     state = init_state(parts, jax.random.key(7))
     for _ in range(2):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import glob
 import io
 import json
+import logging
 import os
 
 import numpy as np
 import pytest
-from absl import logging
 from matplotlib.figure import Figure
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from fedjax_health.train.metrics import Progress, Writer
 from fedjax_health.types import UserError
@@ -125,6 +126,24 @@ def test_hparams_images_and_histograms_share_the_top_run(tmp_path):
     assert "_hparams_/session_start_info" in top.PluginTagToContent("hparams")
 
 
+def test_tensorboard_names_are_clean_and_found_again(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    with Writer(str(tmp_path)) as writer:
+        writer.write_rounds("s", 0, {"sim/a+b (%)": np.ones((1, 1))}, 1.0)
+        writer.histograms("vitals/x y", np.ones(3), {})
+        writer.hparams({"epsilon": float("inf")}, {"vitals/vae/real+synthetic/auroc": 0.9})
+    assert "illegal" not in caplog.text
+    assert '"sim/a+b (%)": 1.0' in content(tmp_path).decode()  # the file keeps the name
+    assert "sim/a_plus_b____" in board(tmp_path, "tensorboard", "s").Tags()["scalars"]
+    top = board(tmp_path, "tensorboard")
+    assert top.Tags()["histograms"] == ["vitals/x_y/real"]
+    assert top.Tags()["scalars"] == ["vitals/vae/real_plus_synthetic/auroc"]
+    declared = HParamsPluginData.FromString(top.PluginTagToContent("hparams")["_hparams_/experiment"])
+    assert [m.name.tag for m in declared.experiment.metric_infos] == top.Tags()["scalars"]
+    session = HParamsPluginData.FromString(top.PluginTagToContent("hparams")["_hparams_/session_start_info"])
+    assert session.session_start_info.hparams["epsilon"].string_value == "inf"
+
+
 def test_writing_after_close_keeps_what_was_written_since_a_resume(tmp_path):
     with Writer(str(tmp_path)) as writer:
         writer.truncate("s", 0)
@@ -144,14 +163,14 @@ def test_progress_is_a_bar_on_a_terminal_only():
     assert "ε 2.5" in screen.getvalue()
 
 
-def test_progress_without_a_terminal_logs_first_and_last(monkeypatch):
-    lines = []
-    monkeypatch.setattr(logging, "info", lambda message, *args: lines.append(message % args))
+def test_progress_without_a_terminal_logs_first_and_last(caplog):
+    caplog.set_level(logging.INFO, "fedjax_health")
     silent = io.StringIO()
     with Progress("vitals/vae", 100, start=50, console=Console(file=silent, force_terminal=False)) as progress:
         for done in range(51, 101):
             progress.update(done, loss=1.0)
     assert silent.getvalue() == ""
+    lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert "round 51/100" in lines[0]
     assert "round 100/100" in lines[1]

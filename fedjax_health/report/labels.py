@@ -1,0 +1,140 @@
+"""What the page calls things: headings of metrics, rows, attacks and features, and the range that a figure can take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fedjax_health.types import Row
+
+
+class Metric(NamedTuple):
+    """Heading of a metric (the arrow points to the better side), and the range of the figure."""
+
+    heading: str
+    low: float = 0.0
+    high: float = 1.0
+
+
+METRICS = {  # in the order of the columns
+    "real_mean": Metric("Real, mean ± SD", -math.inf, math.inf),
+    "synthetic_mean": Metric("Synthetic, mean ± SD", -math.inf, math.inf),
+    "welch_p": Metric("Welch p"),
+    "tost_p": Metric("TOST p ↓"),
+    "ks_complement": Metric("KS ↑"),
+    "tv_complement": Metric("TV ↑"),
+    "wasserstein_sd": Metric("W₁ (SD) ↓", 0.0, math.inf),
+    "js_distance": Metric("JS ↓"),
+    "correlation_error_mean": Metric("Correlation error, mean ↓", 0.0, 2.0),
+    "correlation_error_max": Metric("Correlation error, max ↓", 0.0, 2.0),
+    "coverage": Metric("Coverage ↑"),
+    "c2st_auc": Metric("C2ST AUC (best 0.5)"),
+    "missing_rate_difference": Metric("Share missing, synthetic − real (best 0)", -1.0),
+    "label_rate_difference": Metric("Share positive, synthetic − real (best 0)", -1.0),
+    "detection_rate": Metric("Detection rate ↑"),
+    "false_positive_rate": Metric("False positives ↓"),
+    "detection_at_1pct_fpr": Metric("Detection at 1 % FPR ↑"),
+    "auc": Metric("AUC (guessing 0.5)"),
+    "success (%)": Metric("Success, % (guessing 50)", 0.0, 100.0),
+    "tpr_at_1pct_fpr": Metric("TPR at 1 % FPR (guessing 0.01)"),
+    "tpr_at_0p1pct_fpr": Metric("TPR at 0.1 % FPR (guessing 0.001)"),
+    "accuracy": Metric("Accuracy ↑"),
+    "balanced_accuracy": Metric("Balanced accuracy ↑"),
+    "precision": Metric("Precision ↑"),
+    "recall": Metric("Recall ↑"),
+    "f1": Metric("F1 ↑"),
+    "auroc": Metric("AUROC ↑"),
+    "pr_auc": Metric("PR-AUC ↑"),
+    "macro_f1": Metric("Macro-F1 ↑"),
+    "share": Metric("Share of records"),
+    "share_difference": Metric("Share, synthetic − real", -1.0),
+    "accuracy_gap": Metric("Largest gap in accuracy"),
+    "equalised_odds_difference": Metric("Equalised-odds difference"),
+}
+BOUNDS = {  # rows that are no result but say how good or bad a result can be
+    "real-vs-real": "Real against real (ceiling)",
+    "independent-marginals": "Independent marginals (floor)",
+    "gaussian-copula": "Gaussian copula (floor)",
+    "dp-ceiling": "Most that the promise allows",
+}
+ROWS = {"real": "Real", "synthetic": "Synthetic", "real+synthetic": "Real + synthetic", **BOUNDS}
+SETTINGS = {  # the first half of a membership row: what is attacked
+    "model-on-real": "A classifier trained on real records (outside the promise)",
+    "model-on-synthetic": "A classifier trained on synthetic records",
+    "federated+synthetic": "The federated generator and its synthetic records",
+}
+ATTACKS = {
+    "loss-threshold": "loss threshold",
+    "nearest-synthetic": "nearest synthetic record",
+    "domias": "DOMIAS density ratio",
+    "white-box": "white box: the generator itself",
+}
+EVENTS = {  # classes of dp-accounting
+    "GaussianDpEvent": "Gaussian noise",
+    "PoissonSampledDpEvent": "Gaussian noise, Poisson-sampled clients",
+    "TruncatedSubsampledGaussianDpEvent": "Gaussian noise, Poisson-sampled clients, cohort capped",
+}
+MODELS = {"real": "Real", "-": "–", "vae": "VAE", "wgan_gp": "WGAN-GP", "gan": "GAN", "paper": "the paper"}
+
+
+def model_label(model: str) -> str:
+    """Name of a model for readers, such as "WGAN-GP"."""
+    return MODELS.get(model, model)
+
+
+def heading(metric: str) -> str:
+    """Heading of a column; arrows, and the second half of "PR-AUC", never stand on a line of their own.
+
+    Args:
+      metric: name in the table.
+    """
+    known = METRICS.get(metric.split("[")[0])
+    text = known.heading if known else metric.replace("_", " ")
+    return text.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓").replace(" %", "\u00a0%").replace("-", "\u2011")
+
+
+def short_heading(metric: str) -> str:
+    """Heading without its arrow and without what stands in brackets, for a sentence."""
+    return heading(metric).split("\u00a0↑")[0].split("\u00a0↓")[0].split(" (")[0].split(", %")[0].split(",\u00a0%")[0]
+
+
+def within_range(row: Row) -> Row:
+    """The row with its interval cut to the range that the metric can take, which costs the interval no coverage.
+
+    Args:
+      row: a figure; an interval may reach beyond the range where it is a Student-t interval of few seeds.
+    """
+    known = METRICS.get(row.metric.split("[")[0])
+    if known is None or not (math.isfinite(row.low) and math.isfinite(row.high)):
+        return row
+    return row._replace(low=min(max(row.low, known.low), known.high), high=max(min(row.high, known.high), known.low))
+
+
+def attack_parts(row: str) -> tuple[str, str]:
+    """(what is attacked, which attack) of a membership row such as "model-on-real:loss-threshold", for readers.
+
+    Args:
+      row: "<setting>:<attack>"; without a colon the setting is "".
+    """
+    setting, colon, attack = row.partition(":")
+    if not colon:
+        return "", ATTACKS.get(row, row)
+    return SETTINGS.get(setting, setting), ATTACKS.get(attack, attack)
+
+
+def feature_label(name: str, columns: Mapping[str, Mapping[str, Any]]) -> str:
+    """A feature with its unit, such as "heart_rate (bpm)".
+
+    Args:
+      name: column name.
+      columns: name -> column of synthetic/schema.json.
+    """
+    unit = columns.get(name, {}).get("unit", "")
+    return f"{name} ({unit})" if unit else name
+
+
+def stage_label(stage: str) -> str:
+    """A stage such as "vitals/vae" for readers: "VAE · vitals"."""
+    domain, slash, model = stage.partition("/")
+    return f"{model_label(model)} · {domain}" if slash else stage
