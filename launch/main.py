@@ -30,7 +30,7 @@ def main(_: list[str]) -> None:
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache)
     try:
         config = configuration.from_config_dict(_CONFIG.value)
-        from fedjax_health import experiment
+        from fedjax_health import experiment  # after the devices are set
 
         report = experiment.run(config, _WORKDIR.value or os.path.join("runs", config.name))
     except UserError as error:
@@ -50,7 +50,7 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         _ = _CONFIG.value.name  # a file that cannot be loaded is reported at the first access
-    except (flags.Error, AttributeError, KeyError, OSError) as error:
+    except (flags.Error, AttributeError, KeyError, OSError, SyntaxError) as error:
         _fail(_sentence(error, argv))
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; options start with -- and take their value after =")
@@ -72,9 +72,10 @@ def _sentence(error: Exception, argv: list[str]) -> str:
         if node:
             return f"config key {'.'.join(path)!r} is a section; set one of its keys: {', '.join(node)}"
     text = " ".join(str(error).split())  # the message may be a whole traceback
-    if isinstance(error, OSError):
+    if isinstance(error, (OSError, SyntaxError)):
         file = re.search(r"--?config[= ](\S+)", " ".join(argv) + " --config configs/iot.py")
-        return f"config file {file and file[1]!r} cannot be read; give a Python file, as in --config=configs/iot.py"
+        fault = f"no Python in line {error.lineno}" if isinstance(error, SyntaxError) else "no file that can be read"
+        return f"config file {file and file[1]!r} is {fault}; give one such as configs/iot.py"
     if isinstance(error, flags.UnrecognizedFlagError):
         return f"unknown option --{error.flagname}; the options are --config, --config.<key> and --workdir"
     if value := re.match(r"flag --config[.]([\w.]+)=(.*?): ", text):
@@ -90,9 +91,8 @@ def console() -> None:
     logging.set_verbosity(logging.WARNING)  # orbax reports every rename at INFO
     handler = stdlib_logging.StreamHandler()
     handler.setFormatter(stdlib_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    LOG.addHandler(handler)
+    LOG.handlers, LOG.propagate = [handler], False
     LOG.setLevel(stdlib_logging.INFO)
-    LOG.propagate = False
     app.run(main, flags_parser=_parse)
 
 

@@ -28,6 +28,10 @@ from fedjax_health.report.labels import attack_parts, model_label, stage_label
 CEILING = "#b3003c"
 ATTACK_COLOURS = ("#7b3294", "#1b7837", "#c2921c", "#c51b7d", "#01665e", "#67001f")  # none of them a model's
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (2.5, 2.5)), (0, (9, 2, 1, 2, 1, 2)))
+ATTACKED = {
+    "model-on-real": " on a classifier of real records",
+    "model-on-synthetic": " on a classifier of synthetic records",
+}
 MOST_POINTS = 150  # of a training curve; more are averaged
 
 
@@ -69,10 +73,10 @@ def roc(rows: Rows, path: str, promise: tuple[float, float] | None, targets: int
                     continue
                 points = sorted((r["fpr"], r["tpr"]) for r in attacks if (r["model"], r["row"]) == (other, row))
                 fpr, tpr = np.clip(np.array(points).T, low, 1.0)
-                style: dict[str, Any] = {"color": colours[row], "label": _attack_label(row)}
-                if other == "-":
-                    style = {"color": REAL, "linestyle": DASHES[1], "label": _attack_label(row)}
-                ax.plot(fpr, tpr, drawstyle="steps-post", linewidth=1.4, **style)
+                style: dict[str, Any] = (
+                    {"color": REAL, "linestyle": DASHES[1]} if other == "-" else {"color": colours[row]}
+                )
+                ax.plot(fpr, tpr, drawstyle="steps-post", linewidth=1.4, label=_attack_label(row), **style)
             ax.set(xscale="log", yscale="log", xlim=(low, 1), ylim=(low, 1.25))
             ax.set(title="" if model == "-" else model_label(model), xlabel="non-members accused (FPR)")
             for axis in (ax.xaxis, ax.yaxis):
@@ -85,12 +89,8 @@ def roc(rows: Rows, path: str, promise: tuple[float, float] | None, targets: int
 
 
 def _attack_label(row: str) -> str:
-    setting, attack = attack_parts(row)
-    where = {
-        "model-on-real": " on a classifier of real records",
-        "model-on-synthetic": " on a classifier of synthetic records",
-    }
-    return attack[:1].upper() + attack[1:] + where.get(row.split(":")[0], "" if not setting else "")
+    attack = attack_parts(row)[1]
+    return attack[:1].upper() + attack[1:] + ATTACKED.get(row.split(":")[0], "")
 
 
 def _guessing(ax: Axes, targets: int, low: float) -> None:
@@ -100,7 +100,8 @@ def _guessing(ax: Axes, targets: int, low: float) -> None:
     band = [np.clip(end, low, 1.0) for end in ends]
     ax.fill_between(
         np.clip(above / targets, low, 1.0),
-        *band,
+        band[0],
+        band[1],
         step="post",
         color="#9aa0a6",
         alpha=0.25,

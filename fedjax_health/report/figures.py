@@ -210,7 +210,7 @@ def correlations(rows: Rows, path: str) -> str:
     gaps = {m: grids[m] - grids["real"] for m in fakes}
     top = max([0.1, *(float(np.nanmax(np.abs(g))) for g in gaps.values())])
     left, across, below = 1.25, len(models), 2 if fakes else 1  # inches for the names; maps
-    side = min((WIDTH - left) / across - 0.2, 3.2)
+    side = min((WIDTH - left) / across - 0.2, 2.5)
 
     def draw(figure: Figure) -> None:
         # by hand: the names of the first map hang into the place below it, which holds the two scales
@@ -232,6 +232,7 @@ def correlations(rows: Rows, path: str) -> str:
             mappable = ScalarMappable(Normalize(-limit, limit), cmap)
             figure.colorbar(mappable, cax=bar, orientation="horizontal").set_label(label, fontsize=7.5)
             bar.tick_params(labelsize=7)
+            bar.xaxis.set_major_locator(MaxNLocator(4))
 
     height = 0.25 + below * side + (below - 1) * 0.35 + (1.15 if fakes else 2.2)
     return save(path, height, draw, left + across * (side + 0.2))

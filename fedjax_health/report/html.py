@@ -99,6 +99,7 @@ def _template(seeds: int) -> jinja2.Template:
         stage_label=labels.stage_label,
         feature_label=labels.feature_label,
         behind=lambda grid: _behind(grid, seeds),
+        odds=_even_odds_after,
     )
     return environment.get_template("report.html.j2")
 
@@ -114,6 +115,12 @@ def _behind(grid: tables.Grid, seeds: int) -> str:
     return "n = " + "; ".join(f"{n} ({', '.join(columns)})" for n, columns in groups.items()) + "." if groups else ""
 
 
+def _even_odds_after(factor: float) -> str:
+    """What probability 0.5 can become when odds change by a factor: f / (1 + f), rounded up."""
+    percent = math.ceil(1e4 * factor / (1 + factor)) / 100
+    return f"{tables.number(percent, 2)}\u00a0%" if percent < 100 else "certainty, or nearly"
+
+
 def _domain(
     workdir: str,
     domain: str,
@@ -124,6 +131,8 @@ def _domain(
 ) -> dict[str, Any]:
     """Everything the page shows of one domain: grids by name, pictures by name, and what its columns are."""
     mine = {name: [r for r in rows if r.domain == domain] for name, rows in tidy.items()}
+    if promise is None:  # then nothing bounds an attack, whatever a table says
+        mine["membership"] = [r for r in mine["membership"] if r.row != "dp-ceiling"]
     points = {name: [r for r in rows if r["domain"] == domain] for name, rows in lines.items()}
     columns = {c["name"]: c for c in schema.get("columns", ())}
     plain = {name: layout.plain(mine[name]) for name in ("utility", "detection")}

@@ -60,7 +60,7 @@ BOUNDS = {  # rows that are no result but say how good or bad a result can be
 }
 ROWS = {"real": "Real", "synthetic": "Synthetic", "real+synthetic": "Real + synthetic", **BOUNDS}
 SETTINGS = {  # the first half of a membership row: what is attacked
-    "model-on-real": "A classifier trained on real records (outside the promise)",
+    "model-on-real": "A classifier trained on real records",
     "model-on-synthetic": "A classifier trained on synthetic records",
     "federated+synthetic": "The federated generator and its synthetic records",
 }

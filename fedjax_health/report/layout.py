@@ -37,7 +37,7 @@ def features(rows: Sequence[Row], columns: Columns) -> tables.Grid:
       rows: similarity rows of the domain.
       columns: public ranges, to which intervals of means are cut.
     """
-    rows = [r for r in rows if r.row not in labels.ROWS and r.metric != MISSING]
+    rows = tables.in_order([r for r in rows if r.row not in labels.ROWS and r.metric != MISSING])
     place = {(r.row, r.model, r.metric): r for r in rows}
     shown = [r._replace(metric="ks_complement") if r.metric == "tv_complement" else r for r in rows]
     shown = [r for r in shown if r.metric not in SPREAD.values()]
@@ -51,6 +51,8 @@ def features(rows: Sequence[Row], columns: Columns) -> tables.Grid:
         sd, real = (place.get((r.row, r.model, m)) for m in (SPREAD[r.metric], "real_sd"))
         if real is not None and real.value > 0:
             digits = 1 - math.floor(math.log10(real.value / 2))  # a fiftieth of an SD or so is the least that shows
+            if digits < 0 and r.value:  # with tails so heavy that the SD hides the mean, two digits of the mean
+                digits = min(0, max(digits, 1 - math.floor(math.log10(abs(r.value)))))
         column = columns.get(r.row, {})
         low, high = (float(column.get(end, limit)) for end, limit in (("low", -math.inf), ("high", math.inf)))
         cell = tables.cell(r._replace(low=max(r.low, low), high=min(r.high, high)), digits)
@@ -70,11 +72,13 @@ def missing(rows: Sequence[Row]) -> tables.Grid:
 
 def membership(rows: Sequence[Row]) -> tables.Grid:
     """Table 3: a heading for each thing attacked, with the paper's figure for it, and below it the attacks."""
+    settings = list(dict.fromkeys(r.row.split(":")[0] for r in rows))
+    rows = sorted(tables.in_order(rows), key=lambda r: settings.index(r.row.split(":")[0]))
     bounds = [r for r in rows if r.row in labels.BOUNDS]
     # success is balanced accuracy in the paper's unit; one of the two is enough
     attacks = [r for r in rows if r.row not in labels.BOUNDS and r.metric != "balanced_accuracy"]
     kept = {r.metric for r in attacks if not math.isnan(r.value)}
-    both = [*attacks, *(r for r in bounds if r.metric in kept)]
+    both = [r for r in (*attacks, *bounds) if r.metric in kept]  # `unresolved` tells of the others
 
     def show(r: Row, digits: int | None) -> tables.Cell:
         top = 100.0 if "%" in r.metric else 1.0

@@ -50,9 +50,10 @@ def with_paper(grid: Grid, table: str) -> Grid:
       table: as in `paper_line`.
     """
     lines = []
-    for here, after in zip(grid.lines, [*grid.lines[1:], None], strict=True):
-        lines.append(here)
-        reference = paper_line(table, here.row, grid.columns)
-        if reference is not None and (after is None or after.row != here.row):
+    for place, line in enumerate(grid.lines):
+        lines.append(line)
+        last = place + 1 == len(grid.lines) or grid.lines[place + 1].row != line.row
+        reference = paper_line(table, line.row, grid.columns) if last else None
+        if reference is not None:
             lines.append(reference)
     return grid._replace(lines=lines)

@@ -90,11 +90,10 @@ def _utility(rows: Sequence[Row], model: str) -> Utility | None:
         if real is None or fake is None:
             continue
         copula = _find(rows, COPULA, metric, (model, "-"))
-        digits = tables.decimals([real, fake])
         kept = None
         if metric == "auroc" and real.value > 0.5 and not math.isnan(fake.value):
             kept = (fake.value - 0.5) / (real.value - 0.5)
-        cells = [None if r is None else tables.cell(r, digits) for r in (copula, real, fake)]
+        cells = [None if r is None else tables.cell(r, 2) for r in (copula, real, fake)]
         return Utility(
             labels.short_heading(metric), cells[1] or tables.Cell(), cells[2] or tables.Cell(), cells[0], kept
         )

@@ -157,7 +157,7 @@ def grid(
     by_line: bool = False,
     show: Callable[[Row, int | None], Cell] = cell,
 ) -> Grid:
-    """Sets tidy rows out as lines and columns; a column without a single figure is left out.
+    """Sets tidy rows out as lines and columns.
 
     Args:
       rows: figures; the last of two with the same place wins.
@@ -172,7 +172,7 @@ def grid(
     """
     place = {(line(r), column(r)): r for r in rows}
     lines = list(dict.fromkeys(line(r) for r in rows))
-    found = list(dict.fromkeys(column(r) for r in rows if not math.isnan(r.value)))
+    found = list(dict.fromkeys(column(r) for r in rows))
     columns = [c for c in order if c in found] + [c for c in found if c not in order]
     owner = line if by_line else column
     groups: dict[str | tuple[str, str], list[Row]] = {}

@@ -80,8 +80,9 @@ def has(sentence: str, *parts: str) -> None:
         (["--config=configs/iot.py:smoke", "--config.vae.latent=many"], ["'vae.latent'", "int", "'many'"]),
         (["--config=configs/iot.py:smoke", "--config.privacy.epsilon=low"], ["'privacy.epsilon'", "float", "'low'"]),
         (["--config=configs/iot.py:smoke", "--config.vae=3"], ["'vae'", "section", "latent"]),
-        (["--config=configs/nope.py"], ["'configs/nope.py'", "--config=configs/iot.py"]),
-        (["--config=README.md"], ["'README.md'", "--config=configs/iot.py"]),
+        (["--config=configs/nope.py"], ["'configs/nope.py'", "configs/iot.py"]),
+        (["--config=LICENSE"], ["'LICENSE'", "configs/iot.py"]),
+        (["--config=README.md"], ["'README.md'", "line", "configs/iot.py"]),
         (["--config=configs/iot.py:nope"], ["configs/iot.py", "'nope'", "smoke"]),
         (["--config=configs/base.py:smoke"], ["configs/base.py:smoke", "variant"]),
         (["--confg=configs/iot.py"], ["--confg", "--config"]),
@@ -215,11 +216,9 @@ def test_folder_of_another_run(tmp_path):
 
 
 def test_loss_that_diverges(tmp_path):
-    wild = {"algorithm": "fedavg", "step_clip_norm": 0.0, "l2_clip_norm": 1e30}
-    rates = {"client_learning_rate": 1e30, "server_learning_rate": 1e30}
-    changes = {f"vae.train.{key}": value for key, value in {**wild, **rates}.items()}
-    sentence = refused({**files(tmp_path), **changes}, tmp_path / "run")
-    has(sentence, "'table/vae'", "round", "nan", "client_learning_rate")
+    wild = {"vae.train.algorithm": "fedavg", "vae.train.l2_clip_norm": 1e30, "vae.train.server_learning_rate": 1e38}
+    sentence = refused({**files(tmp_path), **wild, "vae.train.client_learning_rate": 1e6}, tmp_path / "run")
+    has(sentence, "'table/vae'", "round", "client_learning_rate")
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "failed"
 
 

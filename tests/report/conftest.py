@@ -25,6 +25,20 @@ FEATURES = {
 MODELS = {"vae": 0.02, "wgan_gp": 0.05}  # how far each model is from the truth
 
 
+UNITS = {"heart_rate": "bpm", "glucose": "mg/dL", "payload_bytes": "B"}
+
+
+def schema(domain):
+    numeric = [
+        {"name": name, "kind": "numeric", "role": "feature", "unit": UNITS.get(name, ""), "low": 0, "high": 1e6,
+         "transform": "log1p" if name == "payload_bytes" else "identity"}
+        for name in FEATURES[domain]
+    ]  # fmt: skip
+    sex = {"name": "sex", "kind": "binary", "role": "group", "categories": ["female", "male"]}
+    label = {"name": "outcome", "kind": "binary", "role": "label", "categories": ["well", "ill"]}
+    return {"name": domain, "columns": [*numeric, sex, label]}
+
+
 def near(value, half, n=5, top=1.0):
     return value, max(0.0, value - half), min(top, value + half), n
 
@@ -225,7 +239,8 @@ def make_workdir(path, pictures=True):
                   "threats": ["17 values clipped to the public range of packet_rate."]},
     })  # fmt: skip
     write_json(f"{path}/config.json", {"data": {"name": "vitals"}, "federated": {"rounds": 200, "cohort": 100}})
-    for name in ("vitals_vae.parquet", "vitals_vae.csv", "schema.json"):
+    write_json(f"{path}/synthetic/schema.json", {"schemas": {d: schema(d) for d in both}})
+    for name in ("vitals_vae.parquet", "vitals_vae.csv"):
         with open(f"{path}/synthetic/{name}", "wb") as file:
             file.write(b"x" * 48_213)
     return path
