@@ -93,21 +93,27 @@ def _attack_label(row: str) -> str:
     return attack[:1].upper() + attack[1:] + ATTACKED.get(row.split(":")[0], "")
 
 
-def _guessing(ax: Axes, targets: int, low: float) -> None:
-    """Band of guesses: members ranked above the (k + 1)-th non-member are beta-binomial(targets, k + 1, targets - k)."""
+def guessing_band(targets: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where 95 % of guesses lie: TPR at FPR k / n is beta-binomial(n, k + 1, n − k) / n for exchangeable scores.
+
+    The most members that k false alarms allow are those ranked above the (k + 1)-th non-member.
+
+    Args:
+      targets: n, members and as many non-members.
+
+    Returns:
+      (k, low, high): i64[P] false alarms in [0, n), f64[P] ends of the band at each.
+    """
     above = np.unique(np.geomspace(1, targets, 60).astype(int)) - 1
-    ends = [scipy.stats.betabinom.ppf(q, targets, above + 1, targets - above) / targets for q in (0.025, 0.975)]
-    band = [np.clip(end, low, 1.0) for end in ends]
-    ax.fill_between(
-        np.clip(above / targets, low, 1.0),
-        band[0],
-        band[1],
-        step="post",
-        color="#9aa0a6",
-        alpha=0.25,
-        linewidth=0,
-        label="95 % of guesses",
-    )
+    low, high = (scipy.stats.betabinom.ppf(q, targets, above + 1, targets - above) / targets for q in (0.025, 0.975))
+    return above, low, high
+
+
+def _guessing(ax: Axes, targets: int, low: float) -> None:
+    above, least, most = guessing_band(targets)
+    style: dict[str, Any] = {"color": "#9aa0a6", "alpha": 0.25, "linewidth": 0, "label": "95 % of guesses"}
+    x, least, most = (np.clip(v, low, 1.0) for v in (above / targets, least, most))
+    ax.fill_between(x, least, most, step="post", **style)
 
 
 def constants(rows: Rows, metrics: Sequence[str]) -> dict[str, dict[str, float]]:

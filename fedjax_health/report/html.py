@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -100,12 +101,15 @@ def _template(seeds: int) -> jinja2.Template:
         feature_label=labels.feature_label,
         behind=lambda grid: _behind(grid, seeds),
         odds=_even_odds_after,
+        moment=_moment,
     )
     return environment.get_template("report.html.j2")
 
 
 def _behind(grid: tables.Grid, seeds: int) -> str:
     """What is behind the intervals of a grid, such as "n = 3 seeds (AUC, Success), 1 500 members (TPR at 1 % FPR)"."""
+    if grid.lines and all(line.n in ("", "1", tables.DASH) for line in grid.lines):
+        return "n = 1, hence no intervals."
     groups: dict[str, list[str]] = {}
     for column, n in grid.n.items():
         noun = "members" if column.startswith("tpr_") else "seeds" if n == seeds else ""
@@ -113,6 +117,12 @@ def _behind(grid: tables.Grid, seeds: int) -> str:
     if len(groups) == 1:
         return f"n = {next(iter(groups))}."
     return "n = " + "; ".join(f"{n} ({', '.join(columns)})" for n, columns in groups.items()) + "." if groups else ""
+
+
+def _moment(text: str) -> str:
+    """A moment to the minute: "2026-01-05T09:12:44+00:00" -> "2026-01-05 09:12 UTC"; another form stays as it is."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[\d:.]*(?:\+00:00|Z)", text)
+    return f"{match[1]} {match[2]} UTC" if match else text
 
 
 def _even_odds_after(factor: float) -> str:

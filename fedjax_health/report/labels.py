@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -95,8 +96,9 @@ def heading(metric: str) -> str:
 
 
 def short_heading(metric: str) -> str:
-    """Heading without its arrow and without what stands in brackets, for a sentence."""
-    return heading(metric).split("\u00a0↑")[0].split("\u00a0↓")[0].split(" (")[0].split(", %")[0].split(",\u00a0%")[0]
+    """Heading without its arrow, its unit and what stands in brackets, for a sentence."""
+    bare = re.sub(r" \(.*\)$", "", re.sub(r"\u00a0[↑↓]$", "", heading(metric)))
+    return bare.removesuffix(", mean ± SD").removesuffix(",\u00a0%")
 
 
 def within_range(row: Row) -> Row:

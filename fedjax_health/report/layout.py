@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fedjax_health.report import labels, tables
@@ -51,8 +51,9 @@ def features(rows: Sequence[Row], columns: Columns) -> tables.Grid:
         sd, real = (place.get((r.row, r.model, m)) for m in (SPREAD[r.metric], "real_sd"))
         if real is not None and real.value > 0:
             digits = 1 - math.floor(math.log10(real.value / 2))  # a fiftieth of an SD or so is the least that shows
-            if digits < 0 and r.value:  # with tails so heavy that the SD hides the mean, two digits of the mean
-                digits = min(0, max(digits, 1 - math.floor(math.log10(abs(r.value)))))
+            mean = place.get((r.row, r.model, "real_mean"), r).value
+            if digits < 0 and mean:  # with tails so heavy that the SD hides the mean, two digits of the mean
+                digits = min(0, max(digits, 1 - math.floor(math.log10(abs(mean)))))
         column = columns.get(r.row, {})
         low, high = (float(column.get(end, limit)) for end, limit in (("low", -math.inf), ("high", math.inf)))
         cell = tables.cell(r._replace(low=max(r.low, low), high=min(r.high, high)), digits)
@@ -121,7 +122,7 @@ def types(rows: Sequence[Row]) -> tables.Grid:
     return crossed(mine, lambda r: _group(r.metric)[1])
 
 
-def crossed(rows: Sequence[Row], line) -> tables.Grid:
+def crossed(rows: Sequence[Row], line: Callable[[Row], str]) -> tables.Grid:
     """Metrics (named by `line`) against what a classifier was trained on."""
     return tables.grid(tables.in_order(rows), lambda r: (line(r), "-"), lambda r: f"{r.row}\n{r.model}", by_line=True)
 

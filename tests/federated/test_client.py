@@ -108,3 +108,16 @@ def test_step_clip_bounds_each_step():
     _, free = runner(toy.train_config(local_steps=4))
     update, _ = free(params, toy.domain().data, jnp.arange(24), toy.hyper(None), jax.random.key(1))
     assert np.linalg.norm(toy.flat(update), axis=1).max() > 4 * 0.1 * 0.01
+
+
+def test_steps_beyond_the_clients_own_leave_the_optimiser_alone():
+    """Adam's momentum would go on moving; its first step is at most the learning rate, whatever the gradient."""
+    model, run = runner(toy.train_config(local="epochs", batch_size=3), "adam")
+    update, _ = run(
+        model.init(jax.random.key(0)), toy.domain().data, jnp.arange(24), toy.hyper(None), jax.random.key(1)
+    )
+    most, count = np.abs(toy.flat(update)).max(1), np.asarray(toy.domain().data.count)
+    one_step, two_steps = (count > 0) & (count <= 3), count > 3
+    assert one_step.any() and two_steps.any()
+    assert most[one_step].max() <= 0.1 * (1 + 1e-4)
+    assert most[two_steps].max() > 0.15

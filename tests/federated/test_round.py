@@ -87,10 +87,11 @@ def test_adam_on_the_server_moves_by_the_sign():
 
 
 def with_one_bad_client(store, kind):
-    """The store with the first record of the largest client made absurd; returns that client too."""
+    """The store with all records of the largest client made absurd; returns that client too."""
     client = int(np.argmax(np.asarray(store.count)))
     bad = {"nan": np.nan, "huge": 1e30, "plain": 3.0}[kind]
-    return store._replace(x=store.x.at[store.offset[client]].set(bad)), client
+    rows = store.offset[client] + jnp.arange(int(store.count[client]))
+    return store._replace(x=store.x.at[rows].set(bad)), client
 
 
 @pytest.mark.parametrize("kind", ["plain", "huge", "nan"])
@@ -123,6 +124,21 @@ def test_a_left_out_client_is_as_if_it_had_never_been():
     assert runs[0][2].keys() == runs[1][2].keys()
     for name in runs[0][2]:
         np.testing.assert_array_equal(runs[0][2][name], runs[1][2][name], err_msg=name)
+
+
+@pytest.mark.parametrize("local", ["steps", "epochs"])
+def test_each_client_has_randomness_of_its_own(local):
+    """Two clients with the same records: other batches, so other updates; the same whole pass, so the same update."""
+    parts = toy.make_parts(toy.linear(), toy.train_config(**(EVERYONE | {"local": local, "batch_size": 4})))
+    store = toy.domain().data
+    a, b = np.flatnonzero(np.asarray(store.count) == 4)[:2]
+    rows = store.offset[a] + jnp.arange(4), store.offset[b] + jnp.arange(4)
+    twins = store._replace(x=store.x.at[rows[1]].set(store.x[rows[0]]), y=store.y.at[rows[1]].set(store.y[rows[0]]))
+    data = toy.make_data(parts, include=np.arange(24) == np.array([[a], [b]]))._replace(population=twins)
+    before, after, _ = one_round(parts, toy.keys(0, 0), toy.hyper(2, noise_multiplier=0.0), data)
+    first, second = change(before, after)
+    assert np.linalg.norm(first) > 1e-4
+    assert np.allclose(first, second, atol=1e-6) == (local == "epochs")
 
 
 @pytest.mark.parametrize("taking_part", [True, False])

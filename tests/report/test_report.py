@@ -6,10 +6,9 @@ import math
 import os
 import re
 
-import numpy as np
 import pytest
 
-from fedjax_health.report import figures, html, tables
+from fedjax_health.report import html
 from fedjax_health.types import Row, UserError
 
 NAN = math.nan
@@ -17,8 +16,8 @@ NAN = math.nan
 
 def text_of(page):
     """What a reader sees, spaces collapsed."""
-    body = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S)
-    return re.sub(r"\s+", " ", body)
+    body = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page.replace("&nbsp;", " "), flags=re.S)
+    return re.sub(r"\s+", " ", body.replace("\u2011", "-"))
 
 
 def test_page_is_self_contained(full):
@@ -36,27 +35,39 @@ def test_page_shows_the_figures_of_every_table_with_interval_and_n(full):
     workdir, page = full
     text = text_of(page)
     for shown in (
-        "72.2 ± 10.3 [71.9, 72.5]",  # similarity by feature
+        "heart_rate (bpm) VAE 72.4 ± 10.5 [72.1, 72.7] 72.2 ± 10.3 [71.9, 72.5] 0.43 &lt;0.001 0.95 [0.94, 0.96]",
+        "the paper 72.4 ± 10.5 71.8 ± 10.2 0.43",
+        "n = 240 (Real, Synthetic, Welch p, TOST p); 5 seeds (KS, W₁, JS).",
         "0.53 [0.52, 0.54]",  # C2ST of the VAE
-        "Independent marginals (floor) – 0.95 [0.94, 0.96]",
+        "Independent marginals (floor) 0.95 [0.94, 0.96]",
         "Synthetic VAE 0.88 [0.86, 0.90] 0.86 [0.84, 0.88]",  # utility
-        "0.91 [0.89, 0.93] 0.79 [0.77, 0.81] 5 0.901 0.895 0.907 0.901",  # AUROC, PR-AUC, n, the paper's
-        "model-on-real:loss-threshold – 0.64 [0.62, 0.66] 63.4 [61.0, 65.8]",
+        "the paper 0.901 0.895 0.907 0.901",
+        "A classifier trained on real records the paper: 65 loss threshold 0.64 [0.62, 0.66] 63.4 [61.0, 65.8]",
+        "400 members (TPR at 1 % FPR, TPR at 0.1 % FPR)",
         "0.298 0.030",  # the ceiling at ε = 3.3951, δ = 1e-5
-        "Real – 0.89 [0.87, 0.91] 0.060 [0.052, 0.068]",  # detection
+        "Real 0.89 [0.87, 0.91] 0.060 [0.052, 0.068]",  # detection
+        "the paper 0.91 0.05",
         "replay 0.71 [0.68, 0.74]",  # by type
-        "1.94 GB [1.89 GB, 2.00 GB]",
-        "sex=female · recall 0.86 [0.83, 0.89]",
-        "client · bytes up a round 380 kB 912 kB 1",  # known, hence no interval
-        "machine · wall time (s) 98.7",
-        "0.41 [0.00, 0.93] 200",  # the audit
+        "1.94 GB [1.89, 2.00]",
+        "sex female 0.50 0.86 0.86",  # share and recalls, compact
+        "sex female · recall 0.86 [0.83, 0.89]",
+        "client · bytes up a round 380 kB 912 kB",  # known, hence no interval
+        "machine · wall time 98.7 s",
+        "0.41 [0.00, 0.93]",  # the audit
     ):
         assert shown in text, shown
-    assert all(name in text for name in ("glucose", "temperature", "payload_bytes", "inter_arrival"))
+    assert all(name in text for name in ("glucose (mg/dL)", "temperature", "payload_bytes (B)", "inter_arrival"))
+    assert "8 features; outcome to be predicted: well, ill" in text
     assert "vitals_vae.parquet" in text
     assert 'href="synthetic/vitals_vae.parquet"' in page
     assert "packet_rate.</li>" in page
+    assert "Started 2026-01-05 09:12 UTC" in text
     assert os.path.exists(f"{workdir}/figures/vitals_roc.png")
+
+
+def test_long_tables_are_folded_away(full):
+    folded = re.findall(r"<details><summary>(.*?)</summary>", full[1])
+    assert folded == ["All fairness figures with their intervals", "Configuration"]
 
 
 def test_promise_carries_unit_relation_and_delta(full):
@@ -74,8 +85,10 @@ def test_summary_compares_with_real_and_with_guessing(full):
     text = text_of(full[1])
     assert "reaches AUROC 0.91 [0.89, 0.93] on real held-out records" in text
     assert "keeps 95 % of the advantage over chance" in text  # (0.91 - 0.5) / (0.93 - 0.5)
-    assert "the strongest (generator:domias) finds 0.017 [0.008, 0.026]" in text
-    assert "cannot be told from guessing" in text
+    assert "a Gaussian copula fitted to the pooled records without any privacy, reaches 0.87." in text
+    assert "The strongest of 4 membership attacks (DOMIAS density ratio) finds 1.7 % [0.8, 2.6] of the members" in text
+    assert "not clearly more than guessing (1 %) when its being the strongest of 4 is allowed for" in text
+    assert "The promise alone would allow up to 29.8 %." in text
 
 
 def test_equal_files_give_equal_bytes(full, tmp_path, fake):
@@ -91,22 +104,48 @@ def test_an_attack_above_the_ceiling_raises_the_alarm(light, fake):
     rows = [Row("vitals", "vae", "generator:domias", "tpr_at_1pct_fpr", 0.6, 0.5, 0.7, 400)]
     fake.save(f"{light}/tables/membership.csv", Row._fields, rows)
     text = text_of(fake.render(light))
-    assert "lies above the ceiling" in text
-    assert "which is more than guessing does" in text
+    assert "lies above what the promise allows with its whole interval: DOMIAS density ratio (TPR at 1 % FPR)" in text
+    assert "finds 60.0 % [50.0, 70.0] of the members" in text
+    assert ": more than guessing (1 %)." in text
 
 
-def test_without_a_resolvable_rate_the_summary_falls_back_on_the_area(light, fake):
+def test_rates_that_cannot_be_resolved_are_explained(light, fake):
     rows = [
         Row("vitals", "vae", attack, metric, *figure)
         for attack, auc in (("nearest", 0.52), ("domias", 0.56))
-        for metric, figure in (("tpr_at_1pct_fpr", (NAN, NAN, NAN, 0)), ("auc", (auc, auc - 0.02, auc + 0.02, 5)))
+        for metric, figure in (("tpr_at_1pct_fpr", (NAN, NAN, NAN, 240)), ("auc", (auc, auc - 0.02, auc + 0.02, 5)))
     ]
     rows.append(Row("vitals", "vae", "dp-ceiling", "auc", 0.97, NAN, NAN, 1))
+    rows.append(Row("vitals", "vae", "dp-ceiling", "tpr_at_1pct_fpr", 0.3, NAN, NAN, 1))
     fake.save(f"{light}/tables/membership.csv", Row._fields, rows)
     text = text_of(fake.render(light))
-    assert "the strongest (domias) reaches AUC 0.56 [0.54, 0.58], which is more than guessing does (0.5)" in text
-    assert "the promise allows up to 0.970" in text
-    assert "0.56 AUC; ceiling 0.97" in text
+    assert "(DOMIAS density ratio) reaches AUC 0.56 [0.54, 0.58]: more than guessing (0.5)" in text
+    assert "The promise alone would allow up to 0.97." in text
+    assert "There were too few non-members to read rarer false alarms." in text
+    assert "takes 1 000 non-members, and there were 240." in text
+    assert "0.56 AUC" in text
+    assert "TPR at 1 % FPR (guessing" not in text  # no column of dashes
+
+
+def test_almost_any_success_is_called_so(light, fake):
+    fake.edit_json(f"{light}/privacy_ledger.json", epsilon_total=8.0, delta_replace_one=0.116)
+    rows = [Row("vitals", "vae", "generator:domias", "tpr_at_1pct_fpr", 0.02, 0.01, 0.03, 400)]
+    rows.append(Row("vitals", "-", "dp-ceiling", "tpr_at_1pct_fpr", 0.99967, NAN, NAN, 1))
+    fake.save(f"{light}/tables/membership.csv", Row._fields, rows)
+    text = text_of(fake.render(light))
+    assert "The promise alone would allow almost everything (over 99 %)." in text
+    assert "Most that the promise allows &gt;0.99" in text
+    assert "= 2 981, except" in text
+    assert "at most 99.97 % after" in text  # e^8 / (1 + e^8) = 0.99966
+    assert "ε = 6.51 at δ = 0.116; so large a δ promises little." in text
+
+
+def test_one_seed_has_no_intervals_and_says_so(light, fake):
+    rows = [Row("vitals", m, r, "auroc", 0.8, NAN, NAN, 1) for m, r in (("-", "real"), ("vae", "synthetic"))]
+    fake.save(f"{light}/tables/utility.csv", Row._fields, rows)
+    text = text_of(fake.render(light))
+    assert "Trained on Model AUROC ↑ Real 0.80 Synthetic VAE 0.80 n = 1, hence no intervals. The same" in text
+    assert "reaches AUROC 0.80 on real held-out records" in text
 
 
 def test_absent_tables_are_left_out(light, fake):
@@ -134,7 +173,8 @@ def test_without_a_mechanism_the_page_says_so(light, fake):
     assert "There is no formal privacy guarantee for this run." in text
     assert "No formal guarantee" in text
     assert "ε = 3.40" not in text
-    assert "the promise allows" not in text
+    assert "promise allows" not in text  # nor a line of the table
+    assert "The promise alone" not in text
     fake.edit_json(f"{light}/privacy_ledger.json", epsilon_total=3.3951)  # a number without a mechanism is no promise
     assert "There is no formal privacy guarantee for this run." in text_of(fake.render(light))
 
@@ -147,7 +187,7 @@ def test_nan_is_a_dash_and_names_are_escaped(light, fake):
     assert "&lt;i&gt;x&lt;/i&gt;" in page
     assert "real &amp; &lt;synthetic&gt;" in page
     assert "<b>spoof</b>" not in page
-    assert re.search(r"&lt;synthetic&gt;</td>.*?<td>–</td><td class=\"n\">–</td>", page, re.S)
+    assert re.search(r"&lt;synthetic&gt;</td>.*?<td class=\"none\">–</td></tr>", page, re.S)
     assert ">nan" not in page
 
 
@@ -174,32 +214,3 @@ def test_broken_files_are_named(light, name, text, match):
 def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no manifest\.json"):
         html.render_report(str(tmp_path))
-
-
-def test_ceiling_has_the_known_values():
-    # e^ln2 * 0.01 + 0.001 below; 1 - (1 - 0.001 - 0.9) / 2 above
-    got = figures.ceiling_tpr(np.array([0.0, 0.01, 0.9, 1.0]), math.log(2.0), 0.001)
-    np.testing.assert_allclose(got, [0.001, 0.021, 0.9505, 1.0], rtol=1e-12)
-    np.testing.assert_allclose(figures.ceiling_tpr(np.array([0.2]), 0.0, 0.0), [0.2])  # nothing leaks: guessing
-    np.testing.assert_allclose(figures.ceiling_tpr(np.array([0.0, 0.2]), 1e6, 0.0), [0.0, 1.0])
-
-
-def test_numbers_for_readers():
-    assert tables.epsilon_text(7.9912) == "8.00"  # never rounded down
-    assert tables.epsilon_text(1.1) == "1.10"
-    assert tables.epsilon_text(None) == "–"
-    assert tables.power(1e-5) == "10⁻⁵"
-    assert tables.power(2.5e-6) == "2.5 × 10⁻⁶"
-    assert tables.number(NAN) == "–"
-    assert tables.number(math.inf) == "∞"
-    assert tables.number(-0.1234) == "−0.123"
-    assert tables.number(1234567.0, 0) == "1\u2009234\u2009567"
-    assert tables.human("bytes_up", 1.5e9) == "1.50 GB"
-    assert tables.human("wall_seconds", 41.23) == "41.2"
-
-
-@pytest.mark.parametrize(("half", "shown"), [(0.02, "0.93 [0.91, 0.95]"), (0.004, "0.932 [0.928, 0.936]")])
-def test_decimals_follow_the_interval(half, shown):
-    value = 0.93 if half == 0.02 else 0.932
-    cell = tables.cell(Row("d", "m", "real", "auroc", value, value - half, value + half, 5))
-    assert f"{cell.value} {cell.interval}" == shown

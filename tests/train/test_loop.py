@@ -66,6 +66,8 @@ def test_chunks_of_another_length_give_the_same():
     short, m = run(train, toy.keys(0), toy.hyper(), toy.make_data(parts), 2)
     long, n = run(longer, toy.keys(0), toy.hyper(), toy.make_data(parts), 1)
     np.testing.assert_array_equal(toy.flat(short.params), toy.flat(long.params))
+    root = jax.random.key_data(toy.keys(0))  # keys are addressed: the state carries the root and nothing derived
+    np.testing.assert_array_equal(jax.random.key_data(short.key), root)
     for name in m:
         np.testing.assert_allclose(m[name], n[name], rtol=1e-6, err_msg=name)
 
