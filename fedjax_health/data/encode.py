@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_health.data.schema import Column, Schema
-from fedjax_health.types import Array
+from fedjax_health.types import Array, UserError
 
 
 class Layout(NamedTuple):
@@ -80,7 +80,9 @@ def make_encoder(schema: Schema) -> Encoder:
     categorical = [i for i, c in enumerate(inputs) if c.kind == "categorical"]
     nullable = [i for i in numeric if inputs[i].nullable]
     if any(c.nullable and c.kind != "numeric" for c in inputs):
-        raise ValueError("only numeric columns may be nullable; give a category of its own to a missing code")
+        raise UserError(
+            f"schema {schema.name!r}: only numeric columns may be nullable; give missing codes a category of their own"
+        )
     blocks = tuple(len(inputs[i].categories) for i in categorical)
     first_bit = len(numeric) + len(binary)
     missing = tuple(first_bit + nullable.index(i) if i in nullable else -1 for i in numeric)

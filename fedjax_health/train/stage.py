@@ -85,6 +85,7 @@ def train_stage(
         compile_seconds, chunk_seconds = 0.0, []
         if checkpoints.latest() is None:
             state = train.init(keys)
+            checkpoints.save(0, state)  # so that there is always a last good one
         else:
             state = checkpoints.restore(jax.eval_shape(train.init, keys))
             if os.path.isfile(timing):
