@@ -49,7 +49,7 @@ def get_config() -> Any:
         "generator_batch": 256,
         "generator_learning_rate": 1e-3,
     }
-    critic = train(rounds=600, batch_size=24, client_learning_rate=0.05, l2_clip_norm=0.5)
+    critic = {"rounds": 600, "batch_size": 24, "client_learning_rate": 0.05, "l2_clip_norm": 0.5}
     return ConfigDict(
         {
             "name": "base",
@@ -85,8 +85,8 @@ def get_config() -> Any:
                     ema_decay=0.99,
                 ),
             },
-            "gan": {**gan, "train": critic},
-            "wgan_gp": {**gan, "train": critic},
+            "gan": {**gan, "train": train(**critic)},
+            "wgan_gp": {**gan, "train": train(**critic)},
             "classifier": {
                 "hidden": (64, 64),
                 "train": train(
