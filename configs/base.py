@@ -55,6 +55,7 @@ def get_config() -> Any:
             "name": "base",
             "seed": 0,
             "seeds": 3,
+            "quick_compile": False,
             "data": {
                 "domains": ("vitals",),
                 "path": "",

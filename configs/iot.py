@@ -22,6 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.domains = ("vitals", "threats")
     if variant == "smoke":
         config.name = "iot_smoke"
+        config.quick_compile = True
         config.data.num_clients = 400
         config.evaluation.max_rows = 500
         for section in (config.vae, config.wgan_gp, config.classifier):

@@ -167,11 +167,15 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole run. `seeds` federations are trained side by side; the first one is published, all give the intervals."""
+    """A whole run. `seeds` federations are trained side by side; the first one is published, all give the intervals.
+
+    `quick_compile` asks XLA for little optimisation: for runs that compile longer than they work.
+    """
 
     name: str
     seed: int
     seeds: int
+    quick_compile: bool
     data: DataConfig
     models: tuple[str, ...]
     vae: VaeConfig

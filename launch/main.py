@@ -30,6 +30,8 @@ def main(_: list[str]) -> None:
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache)
     try:
         config = configuration.from_config_dict(_CONFIG.value)
+        if config.quick_compile:  # read when the first device is used, so not too late here
+            os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
         from fedjax_health import experiment  # after the devices are set
 
         report = experiment.run(config, _WORKDIR.value or os.path.join("runs", config.name))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from fedjax_health import rng
 from fedjax_health.attacks.base import Attack, Published
@@ -109,15 +112,19 @@ def similarity_rows(setting: Setting, subjects: Sequence[Subject]) -> list[Row]:
         COPULA: lambda s, generator: baselines.gaussian_copula(train[s], domain.schema, most, generator),
         MARGINALS: lambda s, generator: baselines.independent_marginals(train[s], domain.schema, most, generator),
     }
-    for name, make in marks.items():
-        figures = [
-            overall(against(make(s, setting.generator(rng.Stream.EVALUATE, name, str(s))), name, str(s)), name)
-            for s in range(seeds)
-        ]
-        rows += seed_rows(domain.name, "-", figures)
-    for subject in subjects:
-        figures = [against(t, subject.name, str(s)) for s, t in enumerate(subject.tables)]
-        rows += seed_rows(domain.name, subject.name, figures)
+
+    def mark(name: str, s: int) -> Figures:
+        table = marks[name](s, setting.generator(rng.Stream.EVALUATE, name, str(s)))
+        return overall(against(table, name, str(s)), name)
+
+    # one thread a judgement and as many judgements at once as there are cores: each is too small to share out
+    with threadpool_limits(1, user_api="openmp"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        marked = {name: [pool.submit(mark, name, s) for s in range(seeds)] for name in marks}
+        judged = {g.name: [pool.submit(against, t, g.name, str(s)) for s, t in enumerate(g.tables)] for g in subjects}
+    for results in marked.values():
+        rows += seed_rows(domain.name, "-", [r.result() for r in results])
+    for name, results in judged.items():
+        rows += seed_rows(domain.name, name, [r.result() for r in results])
     return rows
 
 

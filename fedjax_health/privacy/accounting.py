@@ -117,7 +117,7 @@ def calibrate_noise(plan: Callable[[float], Composition], epsilon: float, delta:
 
 
 def epsilon_table(
-    before: Composition, one_round: dp_accounting.DpEvent, rounds: int, delta: float, points: int = 24
+    before: Composition, one_round: dp_accounting.DpEvent, rounds: int, delta: float, points: int = 12
 ) -> np.ndarray:
     """Epsilon spent after 0 ... T rounds, computed once and read in the loop.
 
