@@ -23,8 +23,8 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "smoke":
         config.name = "iot_smoke"
         config.quick_compile = True
-        config.data.num_clients = 400
-        config.evaluation.max_rows = 500
+        config.data.num_clients = 300
+        config.evaluation.max_rows = 300
         for section in (config.vae, config.wgan_gp, config.classifier):
             section.hidden = (32,)
             section.train.rounds, section.train.rounds_per_chunk, section.train.cohort = 20, 10, 40
