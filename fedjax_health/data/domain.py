@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from fedjax_health.config import DataConfig
@@ -103,8 +102,3 @@ def _require_classes(name: str, schema: Schema, train: Table, validation: Table,
                 f"{name}: the {what} clients hold only {found!r} in label {label.name!r} ({len(table.label)} rows); give "
                 "more clients, another seed, or larger held-out fractions"
             )
-
-
-def peek(table: Table, encoder: Encoder) -> np.ndarray:
-    """Model-space features of a host table, f32[M, D]."""
-    return np.asarray(jax.jit(encoder.encode)(table.values.astype(np.float32)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -81,39 +81,6 @@ def proportion_interval(k: int, n: int, level: float = 0.95) -> tuple[float, flo
         return 0.0, 1.0
     interval = scipy.stats.binomtest(int(k), int(n)).proportion_ci(level, method="exact")
     return float(interval.low), float(interval.high)
-
-
-def cluster_bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    client: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    resamples: int = 500,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval that resamples clients, since the records of one client are dependent.
-
-    Args:
-      statistic: weights f64[b, M] -> f64[b], vectorised over resamples; a record's weight is how often its client was
-        drawn. `lambda w: w @ hit / w.sum(1)` is the mean of `hit`.
-      client: i32[M], client of each record; any ids.
-      rng: host generator; the same state gives the same interval.
-      resamples: number of resamples; 500 place the 2.5 % point well enough for two figures.
-      level: coverage.
-
-    Returns:
-      (low, high); NaN where the statistic is NaN in any resample, or with fewer than two clients.
-
-    Source: Davison and Hinkley (1997), section 3.8 (cluster resampling).
-    """
-    clients, index = np.unique(client, return_inverse=True)
-    if len(clients) < 2:
-        return float("nan"), float("nan")
-    counts = rng.multinomial(len(clients), np.full(len(clients), 1 / len(clients)), size=resamples).astype(np.float64)
-    block = max(1, 2_000_000 // len(index))  # bounds the weights to 16 MB
-    values = np.concatenate([statistic(counts[i : i + block, index]) for i in range(0, resamples, block)])
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def write_rows(rows: Sequence[Row], path: str) -> None:

@@ -42,27 +42,6 @@ def test_clopper_pearson_known_values(k, n, low, high):
     assert rows.proportion_interval(k, n) == pytest.approx((low, high), abs=1e-6)
 
 
-def test_cluster_bootstrap_is_wider_for_dependent_records_and_deterministic():
-    generator = np.random.default_rng(0)
-    shared = np.repeat(generator.normal(size=100), 20)
-    client = np.repeat(np.arange(100), 20)
-
-    def mean(weights):
-        return weights @ shared / weights.sum(1)
-
-    low, high = rows.cluster_bootstrap(mean, client, np.random.default_rng(1))
-    assert low < shared.mean() < high
-    # clients are the unit: sd / sqrt(100), not sd / sqrt(2000)
-    assert high - low == pytest.approx(2 * 1.96 * shared.std() / 10, rel=0.15)
-    assert (low, high) == rows.cluster_bootstrap(mean, client, np.random.default_rng(1))
-    by_record = rows.cluster_bootstrap(mean, np.arange(2000), np.random.default_rng(1))
-    assert by_record[1] - by_record[0] < (high - low) / 3
-
-
-def test_cluster_bootstrap_of_one_client_is_undefined():
-    assert np.isnan(rows.cluster_bootstrap(lambda w: w.sum(1), np.zeros(5), np.random.default_rng(0))).all()
-
-
 def test_csv_round_trip(tmp_path):
     path = str(tmp_path / "tables" / "similarity.csv")
     table = [
