@@ -187,11 +187,12 @@ def show(writer: Writer, path: str, config: Config, rows: dict[str, list[Row]]) 
     folder = os.path.join(path, "figures")
     for name in sorted(os.listdir(folder)):
         writer.image(f"figures/{name.removesuffix('.png')}", os.path.join(folder, name))
+    shown = ("auroc", "ks_complement", "c2st_auc", "detection_at_1pct_fpr")
     final = {
         f"{r.domain}/{r.model}/{r.row}/{r.metric}": r.value
         for name in ("utility", "detection", "similarity")
         for r in rows[name]
-        if r.metric in ("auroc", "ks_complement", "c2st_auc", "detection_at_1pct_fpr") and np.isfinite(r.value)
+        if r.metric in shown and r.row in suite.OVERALL_ROWS and np.isfinite(r.value)
     }
     flat = {
         "epsilon": config.privacy.epsilon if config.privacy.mechanism != "none" else float("inf"),

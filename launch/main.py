@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import logging as stdlib_logging
 import os
-import re
 import sys
 from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from launch.messages import sentence
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/iot.py", "Run configuration.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, by default runs/<name>; the same again goes on.")
@@ -53,39 +53,10 @@ def _parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         _ = _CONFIG.value.name  # a file that cannot be loaded is reported at the first access
     except (flags.Error, AttributeError, KeyError, OSError, SyntaxError) as error:
-        _fail(_sentence(error, argv))
+        _fail(sentence(error, argv))
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; options start with -- and take their value after =")
     return rest
-
-
-def _sentence(error: Exception, argv: list[str]) -> str:
-    """What absl and ml_collections mean, in one sentence."""
-    from configs import base  # every scenario has its keys
-
-    for path in (a.lstrip("-").split("=")[0].split(".")[1:] for a in argv if re.match("--?config[.]", a)):
-        node = base.get_config()
-        for depth, key in enumerate(path, 1):
-            if key not in node:
-                near = difflib.get_close_matches(key, list(node), 1, 0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(node) or 'no keys'}"
-                return f"unknown config key {'.'.join(path[:depth])!r}; {hint}"
-            node = node[key] if isinstance(node[key], type(node)) else {}
-        if node:
-            return f"config key {'.'.join(path)!r} is a section; set one of its keys: {', '.join(node)}"
-    text = " ".join(str(error).split())  # the message may be a whole traceback
-    if isinstance(error, (OSError, SyntaxError)):
-        file = re.search(r"--?config[= ](\S+)", " ".join(argv) + " --config configs/iot.py")
-        fault = f"no Python in line {error.lineno}" if isinstance(error, SyntaxError) else "no file that can be read"
-        return f"config file {file and file[1]!r} is {fault}; give one such as configs/iot.py"
-    if isinstance(error, flags.UnrecognizedFlagError):
-        return f"unknown option --{error.flagname}; the options are --config, --config.<key> and --workdir"
-    if value := re.match(r"flag --config[.]([\w.]+)=(.*?): ", text):
-        kind = type(flags.FLAGS[f"config.{value[1]}"].default).__name__
-        return f"config key {value[1]!r} must be {kind}, got {value[2]!r}"
-    if "positional argument" in text:
-        return f"{text.split(': ')[0]} names a variant, but that file has none; leave it out"
-    return text.split(" ValueError: ")[-1] if " ValueError: " in text else str(error)  # a config refuses a variant so
 
 
 def console() -> None:

@@ -26,6 +26,7 @@ COPULA = "gaussian-copula"
 MARGINALS = "independent-marginals"
 CEILING = "real-vs-real"
 WHITE_BOX = "white-box"
+OVERALL_ROWS = (*VIEWS, CEILING, COPULA, MARGINALS)  # rows that judge a whole table, not one feature of it
 MOST_TARGETS = 500  # members, and as many non-members, a seed: three seeds then resolve a 1 % false-positive rate
 
 

@@ -20,8 +20,8 @@ NOT_COVERED = (
     "Seeds after the first: repeats of the run that give the intervals; only the first one is published.",
     "Hyper-parameters: the shipped ones were chosen on simulated data, which holds no real person; tuning on your data is "
     "not accounted for.",
-    "The seed: whoever knows it can make the same noise again and subtract it. config.json and manifest.json name it, so keep "
-    "them back, and use a seed that cannot be guessed, when synthetic/ of a run on real records is published.",
+    "The noise: it is made again from the run's seed, so that a run can be repeated, through keys of 31 bits. Whoever knows "
+    "the seed (config.json and manifest.json name it) or tries all keys can subtract it; against others the guarantee holds.",
     "The number of clients, and the schema's public ranges, units and code books: taken as public.",
 )
 

@@ -167,6 +167,12 @@ def test_whole_chunks_up_to_the_limit():
     assert outcome.rounds == 0 and calls == []
 
 
+def test_only_the_published_federation_decides_when_to_stop():
+    strict = toy.train_config(convergence_window=2, convergence_tolerance=0.01)
+    outcome, _ = loop(6, config=strict, norms=np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 9.0, 9.0]]))
+    assert (outcome.rounds, outcome.reason) == (0, "converged")
+
+
 def test_convergence_stops_the_loop_and_counts_the_history():
     eager = toy.train_config(convergence_window=2, convergence_tolerance=1e9)
     outcome, _ = loop(6, config=eager)
