@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 
 def train(**changes: Any) -> dict[str, Any]:
-    """One training's keys (fedjax_health.config.TrainConfig says what each means).
+    """One training's keys (fedjax_health.federation_config says what each means).
 
     Args:
       **changes: values other than the defaults.
@@ -17,21 +17,43 @@ def train(**changes: Any) -> dict[str, Any]:
         "rounds": 300,
         "rounds_per_chunk": 25,
         "cohort": 100,
-        "clients_per_chunk": 10,
+        "sampler": "poisson",
+        "clients_per_chunk": 0,
         "local": "steps",
         "local_epochs": 1,
         "local_steps": 4,
         "batch_size": 16,
-        "algorithm": "fedadam",
+        "algorithm": "fedavg",
+        "server_optimizer": "adam",
         "client_optimizer": "sgd",
         "client_learning_rate": 0.02,
         "server_learning_rate": 0.01,
+        "proximal_weight": 0.01,
+        "concurrency": 200,
+        "max_staleness": 8,
         "step_clip_norm": 5.0,
-        "weighting": "equal",
         "l2_clip_norm": 0.3,
         "ema_decay": 0.97,
         "convergence_window": 0,
         "convergence_tolerance": 0.01,
+        "aggregation": {
+            "rule": "mean",
+            "weighting": "equal",
+            "assumed_attackers": 0.2,
+            "attack": "none",
+            "attackers": 0.0,
+            "attack_scale": 1.0,
+        },
+        "compression": {
+            "rotate": False,
+            "sparsify": "none",
+            "keep_fraction": 0.1,
+            "error_feedback": False,
+            "bits": 0,
+            "sign": False,
+            "down_bits": 0,
+        },
+        "hierarchy": {"institutions": 0, "period": 5},
     }
     unknown = set(changes) - set(values)
     assert not unknown, unknown
@@ -42,6 +64,7 @@ def get_config() -> Any:
     """The defaults, a ConfigDict (whose keys no type checker knows): simulated vitals, VAE and WGAN-GP, client-level DP."""
     gan = {
         "hidden": (64, 64),
+        "dense": "auto",
         "latent": 16,
         "placement": "split",
         "penalty": 10.0,
@@ -69,11 +92,22 @@ def get_config() -> Any:
                 "test_fraction": 0.1,
                 "audit_fraction": 0.2,
                 "reference_clients": 4_000,
+                "partition": {
+                    "scheme": "natural",
+                    "num_clients": 1_000,
+                    "alpha": 0.5,
+                    "sites": 0,
+                    "site_gain": 0.1,
+                    "site_offset": 0.2,
+                    "site_noise": 0.1,
+                    "site_keep": 0.5,
+                },
             },
             "models": ("vae", "wgan_gp"),
             # one local step: with more, the learned scale fits each client's own narrow spread, and the average is too narrow
             "vae": {
                 "hidden": (64, 64),
+                "dense": "auto",
                 "latent": 6,
                 "kl_weight": 0.7,
                 "train": train(
@@ -90,6 +124,7 @@ def get_config() -> Any:
             "wgan_gp": {**gan, "train": train(**critic)},
             "classifier": {
                 "hidden": (64, 64),
+                "dense": "auto",
                 "train": train(
                     rounds=100,
                     batch_size=16,
@@ -98,6 +133,15 @@ def get_config() -> Any:
                     l2_clip_norm=100.0,
                     ema_decay=0.9,
                 ),
+            },
+            "devices": {
+                "shares": (0.6, 0.2, 0.1, 0.1),
+                "availability": "always",
+                "on_fraction": 0.7,
+                "mean_on_seconds": 3_600.0,
+                "failures_per_hour": 0.0,
+                "deadline_seconds": 0.0,
+                "over_commitment": 1.0,
             },
             "privacy": {
                 "mechanism": "central_gaussian",

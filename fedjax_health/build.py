@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
+from fedjax_health.build_federation import build_federation
 from fedjax_health.config import Config, GanConfig, TrainConfig, VaeConfig
 from fedjax_health.data.domain import Domain, domain_from_simulator, domain_from_source
 from fedjax_health.data.mimic3 import load_mimic3
@@ -19,20 +17,14 @@ from fedjax_health.data.table import load_table
 from fedjax_health.data.threats import make_threats
 from fedjax_health.data.vitals import make_vitals
 from fedjax_health.data.wustl_ehms import load_wustl_ehms
-from fedjax_health.federated.aggregate import make_mean
-from fedjax_health.federated.algorithms import SERVER_OPTIMIZERS, make_local_descent
-from fedjax_health.federated.client import make_plan, make_run_client
-from fedjax_health.federated.cohort import make_poisson
-from fedjax_health.federated.round import Parts
-from fedjax_health.models.base import GenerativeModel, Trainable, abstract_params
+from fedjax_health.devices.round import DeviceLayer, make_devices, make_ideal
+from fedjax_health.federated.federation import Parts
+from fedjax_health.models.base import GenerativeModel, Trainable
 from fedjax_health.models.gan import make_gan
 from fedjax_health.models.vae import make_vae
 from fedjax_health.models.wgan_gp import make_wgan_gp
 from fedjax_health.registry import lookup
-from fedjax_health.transforms.base import chain
-from fedjax_health.transforms.clip import make_clip
-from fedjax_health.transforms.noise import make_gaussian_noise
-from fedjax_health.types import Batch, UserError
+from fedjax_health.types import UserError
 
 SIMULATORS: dict[str, Callable[[], Simulator]] = {"vitals": make_vitals, "threats": make_threats}
 SOURCES: dict[str, Callable[[Config], Source]] = {
@@ -79,69 +71,39 @@ def build_model(name: str, domain: Domain, config: Config) -> GenerativeModel:
     return make(domain.encoder.layout, domain.schema.num_classes, model_config(name, config))
 
 
-def build_parts(model: Trainable, domain: Domain, train: TrainConfig, mesh: Mesh, private: bool) -> Parts:
-    """A federation of a domain's clients.
+def build_parts(
+    model: Trainable, domain: Domain, train: TrainConfig, config: Config, mesh: Mesh, published: bool = True
+) -> Parts:
+    """The federation of a domain's training clients, on the run's simulated devices.
 
     Args:
       model: what is trained.
       domain: whose clients train it.
       train: how.
-      mesh: devices.
-      private: clip, add noise to the sum, divide by the public expected cohort; else clip and divide by what came in.
+      config: the run; its privacy section says whether the training is private.
+      mesh: the machine's devices.
+      published: False for a model that only evaluates: no noise, and no devices to wait for.
 
     Raises:
-      UserError: a batch larger than any client, or a cohort larger than the population.
+      UserError: names the domain and what does not fit; see `build_federation`.
     """
-    population = domain.population
-    if train.batch_size > population.max_count:
-        raise UserError(
-            f"{domain.name}: batch_size={train.batch_size} is larger than any client (the largest holds "
-            f"{population.max_count} records); lower it"
+    private = published and config.privacy.mechanism != "none"
+    timetable = private and config.devices.deadline_seconds > 0
+
+    def devices(cohort: int) -> DeviceLayer:
+        return make_devices(config.devices, cohort, timetable) if published else make_ideal()
+
+    try:
+        return build_federation(
+            model,
+            domain.population,
+            domain.encoder.layout.dim,
+            domain.schema.num_classes,
+            train,
+            mesh,
+            devices,
+            config.devices.over_commitment if published else 1.0,
+            private,
         )
-    if train.cohort > population.size:
-        raise UserError(
-            f"{domain.name}: cohort={train.cohort} is larger than the {population.size} training clients; lower it"
-        )
-    clip = make_clip()
-    noise = make_gaussian_noise(lambda hyper: clip.l2_bound(None, hyper))  # pyright: ignore[reportArgumentType]
-    sampler = make_poisson(population.size, float(train.cohort), mesh.size * train.clients_per_chunk)
-    plan = make_plan(train, population.max_count)
-    return Parts(
-        model=model,
-        population=population,
-        run_client=make_run_client(
-            population, make_local_descent(model, train.client_optimizer, train.step_clip_norm), plan
-        ),
-        sampler=sampler,
-        transform=chain(clip, noise) if private else clip,
-        aggregator=make_mean(train.weighting, sampler.expected if private else None),
-        server_optimizer=SERVER_OPTIMIZERS[train.algorithm](),
-        mesh=mesh,
-        clients_per_chunk=train.clients_per_chunk,
-        ema_decay=train.ema_decay,
-    )
-
-
-def local_flops(parts: Parts, domain: Domain, train: TrainConfig) -> float:
-    """Floating-point operations of one client's local training, by XLA's own count of a step, averaged over clients.
-
-    Args:
-      parts: the federation.
-      domain: gives the clients' sizes.
-      train: batch size and local work.
-    """
-    dim, b = domain.encoder.layout.dim, train.batch_size
-    batch = Batch(
-        jax.ShapeDtypeStruct((b, dim), jnp.float32),  # pyright: ignore[reportArgumentType]
-        jax.ShapeDtypeStruct((b,), jnp.int32),  # pyright: ignore[reportArgumentType]
-        jax.ShapeDtypeStruct((b,), jnp.bool_),  # pyright: ignore[reportArgumentType]
-    )
-    scalars = ("kl_weight", "penalty", "generator_learning_rate", "client_learning_rate")
-    hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in scalars}
-    key = jax.eval_shape(jax.random.key, 0)
-    analysis = jax.jit(parts.model.field).lower(abstract_params(parts.model.init), batch, hyper, key).cost_analysis()
-    if train.local == "steps":
-        steps = float(train.local_steps)
-    else:
-        steps = train.local_epochs * float(np.mean(-(-np.bincount(domain.train.client) // b)))
-    return float(analysis["flops"]) * steps  # pyright: ignore[reportOptionalSubscript,reportArgumentType,reportCallIssue]
+    except UserError as error:
+        raise UserError(f"{domain.name}: {error}") from error

@@ -9,49 +9,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from fedjax_health import checks, sections
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """How one model is trained in the federation; one of these a model.
-
-    Attributes:
-      rounds: T, the most rounds (> 0).
-      rounds_per_chunk: R, rounds inside one compiled call (> 0); cannot change results.
-      cohort: expected clients a round, > 0; the Poisson rate is cohort / clients.
-      clients_per_chunk: clients trained side by side on one device (> 0); bounds memory, cannot change results.
-      local: "epochs" (true local epochs, masked) or "steps" (a fixed number of batches drawn with replacement).
-      local_epochs, local_steps: E or S, whichever `local` uses (> 0).
-      batch_size: B (> 0).
-      algorithm: "fedavg" or "fedadam" (server optimiser).
-      client_optimizer: "sgd" or "adam", fresh in every round.
-      client_learning_rate, server_learning_rate: > 0.
-      step_clip_norm: bound on the norm of one local step's gradient (0 = none), against runaway clients.
-      weighting: "equal" or "examples"; a private run needs "equal".
-      l2_clip_norm: bound on a client's update (> 0).
-      ema_decay: decay of the averaged published parameters, in [0, 1); 0 publishes the last iterate.
-      convergence_window: rounds in the window of the convergence rule (0 = off).
-      convergence_tolerance: stop when the mean public update norm changes by less than this fraction between windows.
-    """
-
-    rounds: int
-    rounds_per_chunk: int
-    cohort: int
-    clients_per_chunk: int
-    local: str
-    local_epochs: int
-    local_steps: int
-    batch_size: int
-    algorithm: str
-    client_optimizer: str
-    client_learning_rate: float
-    server_learning_rate: float
-    step_clip_norm: float
-    weighting: str
-    l2_clip_norm: float
-    ema_decay: float
-    convergence_window: int
-    convergence_tolerance: float
+from fedjax_health.federation_config import DevicesConfig, PartitionConfig, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +27,7 @@ class DataConfig:
       validation_fraction, test_fraction: share of clients held out, of all (real) or on top of num_clients (simulated).
       audit_fraction: share of training clients left out at random in each seed: the non-members of the attacks.
       reference_clients: procedural only: training clients whose records are stored for evaluation.
+      partition: how records are dealt to training clients, for studies of heterogeneity.
     """
 
     domains: tuple[str, ...]
@@ -83,13 +42,22 @@ class DataConfig:
     test_fraction: float
     audit_fraction: float
     reference_clients: int
+    partition: PartitionConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class VaeConfig:
-    """Variational autoencoder: hidden layer sizes, latent size, weight of the KL term, and how it is trained."""
+    """Variational autoencoder.
+
+    Attributes:
+      hidden, latent: hidden layer sizes and latent size.
+      dense: form of the layers' products: "auto" (by backend), "outer" or "dot".
+      kl_weight: weight of the KL term.
+      train: how it is trained.
+    """
 
     hidden: tuple[int, ...]
+    dense: str
     latent: int
     kl_weight: float
     train: TrainConfig
@@ -101,6 +69,7 @@ class GanConfig:
 
     Attributes:
       hidden: hidden layer sizes of both networks.
+      dense: form of the layers' products: "auto" (by backend), "outer" or "dot".
       latent: size of the generator's noise.
       placement: "split" (clients train the discriminator, the server the generator) or "joint" (clients train both).
       penalty: weight of the gradient penalty (WGAN-GP only).
@@ -111,6 +80,7 @@ class GanConfig:
     """
 
     hidden: tuple[int, ...]
+    dense: str
     latent: int
     placement: str
     penalty: float
@@ -125,6 +95,7 @@ class ClassifierConfig:
     """Diagnostic or detection MLP, trained through the same federated stack (evaluation only, never published)."""
 
     hidden: tuple[int, ...]
+    dense: str
     train: TrainConfig
 
 
@@ -180,6 +151,7 @@ class Config:
     gan: GanConfig
     wgan_gp: GanConfig
     classifier: ClassifierConfig
+    devices: DevicesConfig
     privacy: PrivacyConfig
     evaluation: EvaluationConfig
 

@@ -19,7 +19,7 @@ from fedjax_health.data.split import inclusion_masks
 from fedjax_health.evaluation import efficiency, suite
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.federated import sharding
-from fedjax_health.federated.round import Data
+from fedjax_health.federated.federation import Data
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.privacy.class_prior import noisy_class_shares
 from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan, write_ledger
@@ -133,7 +133,7 @@ def prepare(name: str, config: Config, mesh: Any) -> Prepared:
     )
     parts = {
         model: build.build_parts(
-            build.build_model(model, domain, config), domain, build.model_config(model, config).train, mesh, private
+            build.build_model(model, domain, config), domain, build.model_config(model, config).train, config, mesh
         )
         for model in config.models
     }

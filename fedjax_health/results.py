@@ -6,21 +6,22 @@ import csv
 import os
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from fedjax_health import build, rng, tree
+from fedjax_health import build, rng
 from fedjax_health.attacks.domias import make_domias
 from fedjax_health.attacks.loss_threshold import make_loss_threshold
 from fedjax_health.attacks.nearest_synthetic import make_nearest_synthetic
 from fedjax_health.config import Config
 from fedjax_health.data.domain import Domain
+from fedjax_health.devices.round import METRICS
 from fedjax_health.evaluation import curves, efficiency, suite
 from fedjax_health.evaluation.downstream import make_downstream, view_population
 from fedjax_health.evaluation.rows import exact_row
-from fedjax_health.federated.round import Parts
+from fedjax_health.federated.federation import Parts
 from fedjax_health.files import replacing
-from fedjax_health.models.base import abstract_params
 from fedjax_health.models.classifier import make_classifier
 from fedjax_health.train.metrics import Writer
 from fedjax_health.train.stage import Trained, federation_keys
@@ -97,9 +98,11 @@ def evaluate(
     clients = int(domain.train.client.max()) + 1
     include = p.include[:, :clients]
     setting = suite.Setting(domain, include, config.evaluation, config.seed, promise)
-    classifier = make_classifier(domain.encoder.layout.dim, domain.schema.num_classes, config.classifier.hidden)
+    classifier = make_classifier(
+        domain.encoder.layout.dim, domain.schema.num_classes, config.classifier.hidden, config.classifier.dense
+    )
     shared = domain._replace(population=view_population(domain.train, clients))
-    parts = build.build_parts(classifier, shared, config.classifier.train, mesh, False)
+    parts = build.build_parts(classifier, shared, config.classifier.train, config, mesh, published=False)
     keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
     downstream = make_downstream(
         parts, classifier, config.classifier.train, domain.train, domain.encoder, include, keys
@@ -138,23 +141,19 @@ def cost_rows(config: Config, p: Prepared, trained: dict[str, Trained], writer: 
     rows = []
     for model_name, parts in p.parts.items():
         stage, section = f"{p.domain.name}/{model_name}", build.model_config(model_name, config)
-        params = abstract_params(parts.model.init)
-        up = 4 * tree.size(params.client)
-        # the optimiser's state of a split generator stays on the server
-        server = params.server["generator"] if params.server else ()
-        cost = efficiency.Cost(build.local_flops(parts, p.domain, section.train), up, up + 4 * tree.size(server))
-        cohort = writer.history(stage, "sim/cohort", config.seeds)
-        generator = rng.host_rng(config.seed, rng.Stream.EVALUATE, stage, "devices")
+        costs = parts.costs
+        steps = np.mean(np.asarray(costs.steps(jnp.bincount(p.domain.train.client))))
+        cost = efficiency.Cost(costs.flops_per_step * float(steps), costs.bytes_up, costs.bytes_down)
+        simulated = {name: writer.history(stage, name, config.seeds) for name in METRICS}
         t = trained[stage]
         rows += efficiency.training_rows(
             p.domain.name,
             model_name,
             cost,
-            cohort,
+            simulated,
             t.chunk_seconds,
             section.train.rounds_per_chunk,
             t.compile_seconds,
-            generator,
         )
     return rows
 

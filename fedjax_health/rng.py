@@ -30,6 +30,11 @@ class Stream(enum.IntEnum):
     EVALUATE = 10
     ATTACK = 11
     CLASS_PRIOR = 12
+    DEVICES = 13
+    DOWNLOAD = 14
+    TRANSFORM = 15
+    AGGREGATE = 16
+    POISON = 17
 
 
 def stream_key(root: Array, round_index: Array | int, stream: Stream) -> Array:

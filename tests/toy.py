@@ -16,7 +16,7 @@ from fedjax_health.data.encode import Encoder, make_encoder
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.data.simulator import Simulator
 from fedjax_health.federated import sharding
-from fedjax_health.federated.round import Data, Parts
+from fedjax_health.federated.federation import Data, Parts
 from fedjax_health.models.classifier import make_classifier
 from fedjax_health.types import Hyper
 

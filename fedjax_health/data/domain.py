@@ -9,6 +9,7 @@ import numpy as np
 from fedjax_health.config import DataConfig
 from fedjax_health.data import simulator as sim
 from fedjax_health.data.encode import Encoder, make_encoder
+from fedjax_health.data.partition import partition_table
 from fedjax_health.data.population import Population, make_store, procedural_population, stored_population
 from fedjax_health.data.schema import Schema
 from fedjax_health.data.source import Source
@@ -25,8 +26,8 @@ class Domain(NamedTuple):
       schema, encoder: the columns, and the way to model space and back.
       population, data: training clients as the compiled program reads them.
       train: their records (procedural: of the first `reference_clients`), client ids as in the population.
-      validation, test: held-out clients.
-      notes: what was changed in the input, a sentence each.
+      validation, test: held-out clients, always the data's own.
+      notes: what was changed in the input, and how it was dealt to clients, a sentence each.
     """
 
     name: str
@@ -42,35 +43,47 @@ class Domain(NamedTuple):
 
 
 def domain_from_source(name: str, source: Source, config: DataConfig, seed: int) -> Domain:
-    """Splits a stored source by client and encodes its training records.
+    """Splits a stored source by client, deals its training records as `partition` says, and encodes them.
 
     Args:
       name: domain name.
       source: all records.
-      config: fractions.
+      config: fractions, `partition`.
       seed: the run's seed.
 
     Raises:
-      UserError: too few clients, or a split that leaves training with one class.
+      UserError: too few clients, a split that leaves training with one class, or a partition that cannot be.
     """
     train, validation, test = split_clients(source.table, config.validation_fraction, config.test_fraction, seed, name)
+    train, notes = partition_table(train, source.schema, config.partition, seed, name)
     _require_classes(name, source.schema, train, validation, test)
     encoder = make_encoder(source.schema)
     clients = int(train.client.max()) + 1
     store = make_store(train, encoder, clients)
-    population = stored_population(clients, int(np.bincount(train.client).max()))
-    return Domain(name, source.task, source.schema, encoder, population, store, train, validation, test, source.notes)
+    population = _population(train, clients)
+    return Domain(
+        name, source.task, source.schema, encoder, population, store, train, validation, test, (*source.notes, *notes)
+    )
 
 
 def domain_from_simulator(name: str, simulator: sim.Simulator, config: DataConfig, seed: int) -> Domain:
-    """Simulated clients: 0 … K-1 train, the next ones validate, the last ones test.
+    """Simulated clients: 0 … K-1 train, the next ones validate, the last ones test; then `partition` deals the first.
 
     Args:
       name: domain name.
       simulator: makes a client's records from its key.
-      config: `num_clients`, fractions, `population`.
+      config: `num_clients`, fractions, `population`, `partition`.
       seed: seed of the simulated world.
+
+    Raises:
+      UserError: one class only, or a partition that cannot be (a procedural population has none).
     """
+    dealt = config.partition.scheme != "natural"
+    if config.population == "procedural" and (dealt or config.partition.sites):
+        raise UserError(
+            f"{name}: data.population='procedural' makes records as it trains and cannot deal or skew them; set it to "
+            "'stored', or data.partition.scheme to 'natural' and data.partition.sites to 0"
+        )
     k = config.num_clients
     kept = k if config.population == "stored" else min(k, config.reference_clients)
     held_out = max(k if config.population == "stored" else kept, 2)
@@ -82,14 +95,16 @@ def domain_from_simulator(name: str, simulator: sim.Simulator, config: DataConfi
     ids = np.concatenate([np.arange(kept), np.arange(k, k + validation + test)]).astype(np.int32)
     table = sim.simulate_clients(simulator, ids, root)
     parts = np.split(np.arange(len(ids)), [kept, kept + validation])
-    train, val, tst = (take_clients(table, part) for part in parts)
+    natural, val, tst = (take_clients(table, part) for part in parts)
+    train, notes = partition_table(natural, simulator.schema, config.partition, seed, name)
     _require_classes(name, simulator.schema, train, val, tst)
+    k = config.partition.num_clients if dealt else k
     if config.population == "stored":
-        population: Population = stored_population(k, int(np.bincount(train.client).max()))
+        population: Population = _population(train, k)
         data: Any = make_store(train, encoder, k)
     else:
         population, data = procedural_population(simulator, encoder, k), root
-    return Domain(name, simulator.task, simulator.schema, encoder, population, data, train, val, tst, ())
+    return Domain(name, simulator.task, simulator.schema, encoder, population, data, train, val, tst, notes)
 
 
 def _require_classes(name: str, schema: Schema, train: Table, validation: Table, test: Table) -> None:
@@ -102,3 +117,8 @@ def _require_classes(name: str, schema: Schema, train: Table, validation: Table,
                 f"{name}: the {what} clients hold only {found!r} in label {label.name!r} ({len(table.label)} rows); give "
                 "more clients, another seed, or larger held-out fractions"
             )
+
+
+def _population(train: Table, clients: int) -> Population:
+    count = np.bincount(train.client, minlength=clients)
+    return stored_population(clients, int(count.max()), int(count.min()))

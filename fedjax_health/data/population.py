@@ -21,12 +21,16 @@ class Population(NamedTuple):
     Attributes:
       size: K.
       max_count: most records of any client, a static bound.
+      min_count: fewest records of any client, a static bound; where it equals max_count no step needs a mask.
+      lazy: whether reading batch by batch costs no more than reading all of a client's batches at once.
       count: (data, client i32[]) -> i32[], records of a client, 0 allowed.
       batch: (data, client i32[], index i32[B]) -> Batch; an index outside [0, count) gives an empty slot.
     """
 
     size: int
     max_count: int
+    min_count: int
+    lazy: bool
     count: Callable[[Any, Array], Array]
     batch: Callable[[Any, Array, Array], Batch]
 
@@ -64,12 +68,12 @@ def make_store(table: Table, encoder: Encoder, num_clients: int) -> Store:
     return Store(x, jnp.asarray(table.label, jnp.int32), jnp.asarray(offset), jnp.asarray(count))
 
 
-def stored_population(size: int, max_count: int) -> Population:
+def stored_population(size: int, max_count: int, min_count: int = 0) -> Population:
     """Population over a `Store`, which is passed as data (never closed over).
 
     Args:
       size: K.
-      max_count: largest count in the store.
+      max_count, min_count: largest and smallest count in the store.
     """
 
     def count(data: Store, client: Array) -> Array:
@@ -80,7 +84,7 @@ def stored_population(size: int, max_count: int) -> Population:
         row = jnp.where(mask, data.offset[client] + index, 0)  # an empty slot must not read a neighbour's record
         return Batch(jnp.where(mask[:, None], data.x[row], 0.0), jnp.where(mask, data.y[row], 0), mask)
 
-    return Population(size, max_count, count, batch)
+    return Population(size, max_count, min_count, True, count, batch)
 
 
 def procedural_population(simulator: Simulator, encoder: Encoder, size: int) -> Population:
@@ -105,4 +109,4 @@ def procedural_population(simulator: Simulator, encoder: Encoder, size: int) -> 
         x = encoder.encode(values)[row]
         return Batch(jnp.where(mask[:, None], x, 0.0), jnp.where(mask, label[row], 0), mask)
 
-    return Population(size, simulator.max_records, count, batch)
+    return Population(size, simulator.max_records, 0, False, count, batch)

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedjax_health import rng
 from fedjax_health.data.schema import Schema
+from fedjax_health.threefry import root_key
 from fedjax_health.types import Array, Table
 
 
@@ -40,7 +41,7 @@ def population_key(seed: int) -> Array:
     Returns:
       Typed key.
     """
-    return rng.stream_key(jax.random.key(seed), 0, rng.Stream.SIMULATE)
+    return rng.stream_key(root_key(seed), 0, rng.Stream.SIMULATE)
 
 
 def simulate_clients(simulator: Simulator, clients: np.ndarray, root: Array, batch_size: int = 64) -> Table:

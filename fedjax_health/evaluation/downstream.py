@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_health.config import TrainConfig
 from fedjax_health.data.encode import Encoder
 from fedjax_health.data.population import Population, Store, stored_population
-from fedjax_health.federated.round import Data, Parts
+from fedjax_health.federated.federation import Data, Parts
+from fedjax_health.federation_config import TrainConfig
 from fedjax_health.models.classifier import Classifier
 from fedjax_health.train.loop import make_hyper, make_train, run_rounds
 from fedjax_health.types import Array, Table

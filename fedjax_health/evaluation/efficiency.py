@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_health.devices.profile import simulate_rounds
+from fedjax_health.devices.profile import CLASSES
+from fedjax_health.devices.round import COUNTS
 from fedjax_health.evaluation.rows import Figures, exact_row, mean_interval, seed_rows
 from fedjax_health.types import Row
 
@@ -32,54 +34,66 @@ def peak_memory_megabytes() -> float:
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
+def _figures(simulated: Mapping[str, np.ndarray]) -> Figures:
+    """Figures of one seed from the metrics of its rounds, f64[T] each."""
+    seconds = simulated["sim/round_seconds"]
+    alive = {c.name: float(simulated[f"sim/alive_{c.slug}"].sum()) for c in CLASSES}
+    everybody = sum(alive.values())
+    return {
+        ("federation", "clients a round"): everybody / len(seconds),
+        ("federation", "bytes up in all"): float(simulated["sim/bytes_up"].sum()),
+        ("federation", "bytes down in all"): float(simulated["sim/bytes_down"].sum()),
+        ("federation", "FLOPs in all"): float(simulated["sim/flops"].sum()),
+        ("devices", "round latency median (s)"): float(np.median(seconds)),
+        ("devices", "round latency p95 (s)"): float(np.quantile(seconds, 0.95)),
+        ("devices", "simulated time in all (s)"): float(seconds.sum()),
+        ("devices", "energy in all (J)"): float(simulated["sim/energy_joules"].sum()),
+        **{
+            ("devices", f"clients {name.removeprefix('sim/').replace('_', ' ')} in all"): float(simulated[name].sum())
+            for name in COUNTS
+        },
+        **{
+            ("devices", f"share of {name} among participants"): count / everybody if everybody else float("nan")
+            for name, count in alive.items()
+        },
+    }
+
+
 def training_rows(
     domain: str,
     model: str,
     cost: Cost,
-    cohort: np.ndarray,
+    simulated: Mapping[str, np.ndarray],
     chunk_seconds: np.ndarray,
     rounds_per_chunk: int,
     compile_seconds: float,
-    generator: np.random.Generator,
 ) -> list[Row]:
     """Rows of the efficiency table for one training.
+
+    Bytes, FLOPs and energy in all are those of every device that worked, also of those whose update did not count.
 
     Args:
       domain, model: where the rows stand.
       cost: of one client's round.
-      cohort: [N, T], clients that took part in each round of each seed.
+      simulated: every name in devices.round.METRICS -> f64[N, T] as recorded, T > 0.
       chunk_seconds: f64[chunks], wall time of every compiled call (all N federations together), s.
       rounds_per_chunk: R.
       compile_seconds: to trace and compile, s.
-      generator: draws the simulated devices.
     """
-    per_seed: list[Figures] = []
-    for sizes in cohort:
-        simulated = simulate_rounds(sizes.astype(int), cost.flops, cost.bytes_up, cost.bytes_down, generator)
-        clients = float(sizes.sum())
-        per_seed.append(
-            {
-                ("federation", "clients a round"): float(sizes.mean()),
-                ("federation", "bytes up in all"): clients * cost.bytes_up,
-                ("federation", "bytes down in all"): clients * cost.bytes_down,
-                ("federation", "FLOPs in all"): clients * cost.flops,
-                ("devices", "round latency median (s)"): float(np.median(simulated.latency_seconds)),
-                ("devices", "round latency p95 (s)"): float(np.quantile(simulated.latency_seconds, 0.95)),
-                ("devices", "energy in all (J)"): float(simulated.energy_joules.sum()),
-            }
-        )
+    seeds, rounds = simulated["sim/round_seconds"].shape
+    per_seed = [_figures({name: values[s] for name, values in simulated.items()}) for s in range(seeds)]
     nan = float("nan")
 
     rows = [
         exact_row(domain, model, "client", "FLOPs a round", cost.flops),
         exact_row(domain, model, "client", "bytes up a round", cost.bytes_up),
         exact_row(domain, model, "client", "bytes down a round", cost.bytes_down),
-        exact_row(domain, model, "federation", "rounds", float(cohort.shape[1])),
+        exact_row(domain, model, "federation", "rounds", float(rounds)),
         *seed_rows(domain, model, per_seed),
         Row(domain, model, "machine", "compile (s)", compile_seconds, nan, nan, 1),
     ]
     if len(chunk_seconds):
-        per_round = chunk_seconds / rounds_per_chunk / cohort.shape[0]
+        per_round = chunk_seconds / rounds_per_chunk / seeds
         interval = mean_interval(per_round) if len(per_round) > 1 else (float(per_round[0]), nan, nan)
         rows.append(Row(domain, model, "machine", "steady seconds a round and federation", *interval, len(per_round)))
     return rows

@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fedjax_health import tree
 from fedjax_health.types import Array, Update
+
+MOST_WRITTEN_OUT = 16
+
+
+class Members(NamedTuple):
+    """The clients behind a chunk's updates.
+
+    Attributes:
+      client: i32[c], ids.
+      live: bool[c], False for empty slots and clients that dropped out: nothing of them may count.
+      weight: f32[c], >= 0 (1, or the number of records, times what staleness leaves).
+      source: i32[c], which of the models on offer each started from (an institution, a version).
+    """
+
+    client: Array
+    live: Array
+    weight: Array
+    source: Array
+
+
+class Aggregator(NamedTuple):
+    """A monoid.
+
+    Attributes:
+      init: (update-shaped tree, slots this device will add) -> empty accumulator.
+      add: (accumulator, updates with a leading chunk axis, Members) -> accumulator.
+      merge: (accumulator, mesh axis name) -> accumulator of all devices.
+      total: (accumulator, key) -> (sum of updates, what to divide it by f32[]); noise goes between the two.
+      bounded: whether one client changes the sum by at most its own (weighted) update, as noise on the sum needs.
+    """
+
+    init: Callable[[Update, int], Any]
+    add: Callable[[Any, Update, Members], Any]
+    merge: Callable[[Any, str], Any]
+    total: Callable[[Any, Array], tuple[Update, Array]]
+    bounded: bool
 
 
 class Sum(NamedTuple):
@@ -19,49 +56,49 @@ class Sum(NamedTuple):
     weight: Array
 
 
-class Aggregator(NamedTuple):
-    """A monoid.
+def weighted_sum(leaf: Array, weight: Array, live: Array) -> Array:
+    """sum_i w_i u_i over the live ones; where, not times: a dead slot's NaN must not get through.
 
-    Attributes:
-      init: update-shaped tree -> empty Sum.
-      add: (Sum, updates with a leading chunk axis, live bool[c], record counts i32[c]) -> Sum.
-      merge: (Sum, mesh axis name) -> Sum over all devices.
-      done: Sum -> mean update.
-    """
-
-    init: Callable[[Update], Sum]
-    add: Callable[[Sum, Update, Array, Array], Sum]
-    merge: Callable[[Sum, str], Sum]
-    done: Callable[[Sum], Update]
-
-
-def make_mean(weighting: str, expected: float | None) -> Aggregator:
-    """Mean of the updates.
+    Written out for few clients, so that XLA makes one loop of it and of whatever made the updates.
 
     Args:
-      weighting: "equal" (w = 1) or "examples" (w = number of records).
+      leaf: f32[c, ...].
+      weight: f32[c].
+      live: bool[c].
+
+    Returns:
+      f32[...].
+    """
+    if leaf.shape[0] <= MOST_WRITTEN_OUT:
+        parts = [jnp.where(live[i], leaf[i] * weight[i], 0.0) for i in range(leaf.shape[0])]
+        return functools.reduce(jnp.add, parts)
+    columns = (-1,) + (1,) * (leaf.ndim - 1)
+    return jnp.sum(jnp.where(live.reshape(columns), leaf * weight.reshape(columns), 0.0), 0)
+
+
+def make_mean(expected: float | None) -> Aggregator:
+    """Weighted mean of the updates.
+
+    Args:
       expected: public denominator. With differential privacy it is the expected cohort, since the realised one depends
         on who takes part; None divides by the realised sum of weights.
     """
 
-    def init(update: Update) -> Sum:
+    def init(update: Update, slots: int) -> Sum:
+        del slots
         return Sum(tree.zeros_like(update), jnp.float32(0.0))
 
-    def add(acc: Sum, updates: Update, live: Array, count: Array) -> Sum:
-        weight = jnp.where(live, 1.0 if weighting == "equal" else count.astype(jnp.float32), 0.0).astype(jnp.float32)
+    def add(acc: Sum, updates: Update, members: Members) -> Sum:
+        weight = jnp.where(members.live, members.weight, 0.0)
 
-        def total(leaf: Array) -> Array:
-            shape = (-1,) + (1,) * (leaf.ndim - 1)
-            # where, not times: a dead slot's NaN must not get through
-            return jnp.sum(jnp.where(live.reshape(shape), leaf * weight.reshape(shape), 0.0), 0)
-
-        return Sum(tree.add(acc.update, jax.tree.map(total, updates)), acc.weight + jnp.sum(weight))
+        total = jax.tree.map(lambda leaf: weighted_sum(leaf, weight, members.live), updates)
+        return Sum(tree.add(acc.update, total), acc.weight + jnp.sum(weight))
 
     def merge(acc: Sum, axis: str) -> Sum:
         return jax.lax.psum(acc, axis)
 
-    def done(acc: Sum) -> Update:
-        denominator = jnp.maximum(acc.weight, 1.0) if expected is None else jnp.float32(expected)
-        return tree.scale(1.0 / denominator, acc.update)
+    def total(acc: Sum, key: Array) -> tuple[Update, Array]:
+        del key
+        return acc.update, jnp.maximum(acc.weight, 1.0) if expected is None else jnp.float32(expected)
 
-    return Aggregator(init, add, merge, done)
+    return Aggregator(init, add, merge, total, True)

@@ -10,9 +10,15 @@ import dp_accounting
 import jax
 import jax.numpy as jnp
 
-from fedjax_health.types import Array, Cohort, Metrics
+from fedjax_health.federated.permutation import permute
+from fedjax_health.types import Array, Cohort, Metrics, UserError
 
+SMALL = 256  # clients up to which a whole permutation is drawn; above, a keyed one has mixed well and needs no sort
+CANDIDATES = 4  # times the cohort: clients asked whether they are on before a round goes short
 OVERFLOW_DEVIATIONS = 6.0  # slots = mean + 6 sd: truncation then costs nothing that PLD can see
+
+
+Available = Callable[[Array], Array]  # client i32[n] -> bool[n], who is on at this moment
 
 
 class CohortSampler(NamedTuple):
@@ -22,15 +28,75 @@ class CohortSampler(NamedTuple):
       size: K.
       slots: C, the most clients a round can hold (static).
       expected: qK, the public expected cohort size.
-      sample: key -> (Cohort, metrics sim/sampled and sim/overflow).
+      sample: (who is available, key) -> (Cohort, metrics sim/sampled and sim/overflow). Only `make_fixed` looks for others
+        in the place of clients that are off; elsewhere they are asked and do not answer.
       account: noise multiplier -> event of one round, amplification and truncation included.
     """
 
     size: int
     slots: int
     expected: float
-    sample: Callable[[Array], tuple[Cohort, Metrics]]
+    sample: Callable[[Available, Array], tuple[Cohort, Metrics]]
     account: Callable[[float], dp_accounting.DpEvent]
+
+
+def everyone(client: Array) -> Array:
+    """Where devices are always on: bool like client."""
+    return jnp.ones(client.shape, jnp.bool_)
+
+
+def make_full(size: int, multiple: int) -> CohortSampler:
+    """Every client in every round.
+
+    Args:
+      size: K.
+      multiple: C is rounded up to a multiple of this.
+    """
+    slots = -(-size // multiple) * multiple
+
+    def sample(available: Available, key: Array) -> tuple[Cohort, Metrics]:
+        del available, key
+        client = jnp.arange(slots, dtype=jnp.int32)
+        inside = client < size
+        return Cohort(jnp.where(inside, client, 0), inside), {"sim/sampled": jnp.float32(size)}
+
+    return CohortSampler(size, slots, float(size), sample, dp_accounting.GaussianDpEvent)
+
+
+def make_fixed(size: int, cohort: int, multiple: int) -> CohortSampler:
+    """Exactly `cohort` different clients of those that are on, each as likely as any other.
+
+    The first entries of a random permutation that are available; a large population's permutation is a keyed one evaluated
+    point by point, so that the cost is that of the cohort. If fewer than `cohort` of 4 x `cohort` candidates are on, the
+    round goes short.
+
+    Args:
+      size: K.
+      cohort: clients wanted, in [1, K].
+      multiple: C is rounded up to a multiple of this.
+    """
+    slots = -(-cohort // multiple) * multiple
+    draws = min(size, CANDIDATES * cohort)
+
+    def sample(available: Available, key: Array) -> tuple[Cohort, Metrics]:
+        if size <= SMALL:
+            candidate = jax.random.permutation(key, size)[:draws].astype(jnp.int32)
+        else:
+            candidate = permute(jnp.arange(draws, dtype=jnp.int32), size, key)
+        on = available(candidate)
+        place = jnp.cumsum(on.astype(jnp.int32)) - 1
+        taken = on & (place < cohort)
+        client = jnp.zeros((slots,), jnp.int32).at[jnp.where(taken, place, slots)].set(candidate, mode="drop")
+        mask = jnp.arange(slots) < jnp.sum(taken)
+        return Cohort(client, mask), {"sim/sampled": jnp.sum(taken).astype(jnp.float32)}
+
+    def account(noise_multiplier: float) -> dp_accounting.DpEvent:
+        raise UserError(
+            "sampler='fixed' has no accountant for adding or removing one client; use sampler='poisson' or 'full', or set "
+            "privacy.mechanism='none'"
+        )
+
+    return CohortSampler(size, slots, float(cohort), sample, account)
 
 
 def make_poisson(size: int, expected: float, multiple: int) -> CohortSampler:
@@ -39,6 +105,7 @@ def make_poisson(size: int, expected: float, multiple: int) -> CohortSampler:
     The gaps between taken clients in a Bernoulli(q) sequence are geometric, so positions are cumulative sums of
     1 + floor(log(u) / log(1 - q)): exact, and O(C) in time and memory however many clients there are. If more than C are
     drawn, a uniformly random C of them stay (the truncated event of dp-accounting; Chua et al. 2024, arXiv 2411.04205).
+    A client that is off, or drops out, was drawn all the same: it takes part with at most the probability accounted for.
     float32 uniforms have 24 bits, which bounds a gap by about 17 / q.
 
     Args:
@@ -50,12 +117,13 @@ def make_poisson(size: int, expected: float, multiple: int) -> CohortSampler:
       CohortSampler with C >= qK + 6 sqrt(qK), at most K rounded up.
     """
     q = expected / size
-    wanted = min(size, math.ceil(expected + OVERFLOW_DEVIATIONS * math.sqrt(expected * (1 - q))))
-    slots = -(-max(wanted, 1) // multiple) * multiple
-    capacity = min(slots, size)
-    draws = min(size, 2 * slots)  # more than twice the slots has probability below 1e-30
+    # not rounded up: results and accounting must not depend on chunks and devices
+    capacity = max(1, min(size, math.ceil(expected + OVERFLOW_DEVIATIONS * math.sqrt(expected * (1 - q)))))
+    slots = -(-capacity // multiple) * multiple
+    draws = min(size, 2 * capacity)  # more than twice as many has probability below 1e-30
 
-    def sample(key: Array) -> tuple[Cohort, Metrics]:
+    def sample(available: Available, key: Array) -> tuple[Cohort, Metrics]:
+        del available
         key_gap, key_rank = jax.random.split(key)
         if q >= 1.0:
             position = jnp.arange(draws, dtype=jnp.int32)
@@ -64,14 +132,16 @@ def make_poisson(size: int, expected: float, multiple: int) -> CohortSampler:
             gap = jnp.minimum(jnp.floor(jnp.log(u) / jnp.log1p(jnp.float32(-q))), jnp.float32(size)).astype(jnp.int32)
             # clipped at every step, so that the running sum cannot overflow int32
             position = jax.lax.associative_scan(lambda a, b: jnp.minimum(a + b, 2 * size), gap + 1) - 1
-        taken = position < size
-        count = jnp.sum(taken.astype(jnp.int32))
-        rank = jnp.where(taken, jax.random.uniform(key_rank, (draws,)), 2.0)
-        chosen = jnp.argsort(rank)[:slots]
-        # back into id order: the sum of updates then does not depend on the ranks unless clients were cut
-        inside = jnp.arange(chosen.shape[0]) < jnp.minimum(count, capacity)
-        client = jnp.sort(jnp.where(inside, position[chosen], size))
-        client = jnp.pad(client, (0, slots - client.shape[0]), constant_values=size)
+        count = jnp.sum((position < size).astype(jnp.int32))
+
+        def cut() -> Array:
+            """A uniformly random `capacity` of those drawn, in id order."""
+            rank = jnp.where(position < size, jax.random.uniform(key_rank, (draws,)), 2.0)
+            return jnp.sort(position[jnp.argsort(rank)[:capacity]])
+
+        # ids ascend already, so that nothing needs sorting in all but one round of a billion
+        client = jax.lax.cond(count > capacity, cut, lambda: position[:capacity])
+        client = jnp.pad(client, (0, slots - capacity), constant_values=size)
         mask = client < size
         overflow = jnp.maximum(count - capacity, 0)
         return Cohort(jnp.where(mask, client, 0), mask), {

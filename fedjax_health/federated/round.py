@@ -1,155 +1,165 @@
-"""One federated round: cohort -> local training -> clip -> sum -> noise -> divide -> server step -> refine.
-
-The only file that knows about `vmap`, chunks and devices; everything it calls sees one client.
-"""
+"""One federated round: cohort -> devices -> local training -> sum -> noise -> divide -> server step -> refine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from jax.sharding import Mesh
 
 from fedjax_health import rng, tree
-from fedjax_health.data.population import Population
-from fedjax_health.federated import sharding
-from fedjax_health.federated.aggregate import Aggregator
+from fedjax_health.devices.clock import advance
+from fedjax_health.devices.round import Outcome, Work
 from fedjax_health.federated.algorithms import apply_rule
-from fedjax_health.federated.cohort import CohortSampler
-from fedjax_health.models.base import ModelParams, Trainable
-from fedjax_health.transforms.base import UpdateTransform
-from fedjax_health.types import Array, Cohort, Hyper, Metrics, Update
+from fedjax_health.federated.federation import Data, Memory, Parts, RoundFn, Scheme, State
+from fedjax_health.federated.work import Result, Shared, Tasks, make_work
+from fedjax_health.models.base import ModelParams
+from fedjax_health.transforms.base import Keys
+from fedjax_health.types import Array, Cohort, Hyper, Metrics
 
 
-class Data(NamedTuple):
-    """Traced, never donated.
-
-    Attributes:
-      population: what the population reads (a Store, or the simulated world's key).
-      include: bool[K], which clients exist for this federation; the others are as if they had never been there.
-    """
-
-    population: Any
-    include: Array
+def stream(state: State, name: rng.Stream) -> Array:
+    """Key of one use of randomness in the round about to run."""
+    return rng.stream_key(state.key, state.round + 1, name)
 
 
-class State(NamedTuple):
-    """Traced, donated, checkpointed whole.
-
-    Attributes:
-      round: i32[], rounds done.
-      key: typed root key of the federation.
-      params: the global model.
-      server: state of the server's optimiser.
-      average: exponential moving average of the released parameters (what is published).
-    """
-
-    round: Array
-    key: Array
-    params: ModelParams
-    server: Any
-    average: Any
+def world(state: State) -> Array:
+    """Key of what stays the same about the devices of a federation, round after round."""
+    return rng.stream_key(state.key, 0, rng.Stream.DEVICES)
 
 
-class Parts(NamedTuple):
-    """Everything a round is made of; see the parts' own files."""
-
-    model: Trainable
-    population: Population
-    run_client: Callable[[ModelParams, Any, Array, Hyper, Array], tuple[Update, Metrics]]
-    sampler: CohortSampler
-    transform: UpdateTransform
-    aggregator: Aggregator
-    server_optimizer: optax.GradientTransformation
-    mesh: Mesh
-    clients_per_chunk: int
-    ema_decay: float
+def work_of(parts: Parts, data: Data, client: Array) -> Work:
+    """What the round asks of each device of a cohort, i32[C] -> Work."""
+    count = jax.vmap(parts.population.count, (None, 0))(data.population, client)
+    costs = parts.costs
+    return Work(
+        jnp.float32(costs.flops_per_step) * costs.steps(count).astype(jnp.float32),
+        jnp.float32(costs.bytes_up),
+        jnp.float32(costs.bytes_down),
+        jnp.float32(costs.memory_bytes),
+    )
 
 
-def init_state(parts: Parts, key: Array) -> State:
-    """State before the first round.
+def play(parts: Parts, state: State, data: Data, client: Array, mask: Array) -> Outcome:
+    """What the devices make of a cohort: who is alive at the end, how long it took, what it cost.
 
     Args:
       parts: the federation.
-      key: typed root key; copied, since the state is donated.
+      state: gives the clock and the devices' world.
+      data: counts records; clients that are not included are as if never asked.
+      client, mask: the cohort, i32[C] and bool[C].
     """
-    params = parts.model.init(rng.stream_key(key, 0, rng.Stream.INIT))
-    average = jax.tree.map(jnp.copy, parts.model.release(params))  # donated buffers may not be shared
-    return State(jnp.int32(0), jnp.copy(key), params, parts.server_optimizer.init(params.client), average)
+    luck = stream(state, rng.Stream.DEVICES)
+    return parts.devices.play(
+        world(state), client, mask & data.include[client], work_of(parts, data, client), state.clock, luck
+    )
 
 
-def make_round(parts: Parts) -> Callable[[State, Hyper, Data], tuple[State, Metrics]]:
-    """One round as a pure function of (state, hyper, data).
+def remember(state: State, client: Array, live: Array, new: Memory) -> Memory:
+    """Writes live clients' memories [C] back into those of everybody [K]."""
+    size = jax.tree.leaves(state.memory)[0].shape[0] if jax.tree.leaves(state.memory) else 0
+    place = jnp.where(live, client, size)  # past the end: dropped
+    return jax.tree.map(lambda kept, own: kept.at[place].set(own, mode="drop"), state.memory, new)
+
+
+def sample_cohort(parts: Parts, state: State) -> tuple[Cohort, Metrics]:
+    """Who is asked in the round about to run."""
+
+    def on(client: Array) -> Array:
+        return parts.devices.available(world(state), client, state.clock)
+
+    return parts.sampler.sample(on, stream(state, rng.Stream.COHORT))
+
+
+def share(state: State, hyper: Hyper, data: Data, models: Any) -> Shared:
+    """What the clients of the round are given; `models` is what the scheme's `pick` chooses from."""
+    keys = stream(state, rng.Stream.CLIENT), stream(state, rng.Stream.TRANSFORM)
+    return Shared(models, data.population, hyper, *keys)
+
+
+def mean_message(parts: Parts, state: State, hyper: Hyper, acc: Any) -> tuple[Any, Metrics]:
+    """From the merged accumulator to the mean message: the server side of the transforms (noise), then the division.
+
+    Args:
+      parts: the federation.
+      state: before the round.
+      hyper: traced numbers.
+      acc: what `work` merged.
+    """
+    keys = Keys(stream(state, rng.Stream.NOISE), stream(state, rng.Stream.TRANSFORM))
+    total, denominator = parts.aggregator.total(acc, stream(state, rng.Stream.AGGREGATE))
+    noisy, metrics = parts.transform.server(total, hyper, keys)
+    return tree.scale(1.0 / denominator, noisy), metrics
+
+
+def server_step(parts: Parts, state: State, hyper: Hyper, message: Any) -> tuple[State, Metrics]:
+    """From the mean message to the next model: the algorithm's and the optimiser's step, refine, average.
+
+    Args:
+      parts: the federation.
+      state: before the round.
+      hyper: traced numbers.
+      message: mean over the cohort.
+
+    Returns:
+      (state with params, server, average and control replaced, metrics).
+    """
+    direction, control = parts.algorithm.server(message, state.control, hyper)
+    update, server = apply_rule(parts.server_optimizer, direction, state.server, state.params.client)
+    rate = hyper["server_learning_rate"]
+    client = jax.tree.map(lambda w, d: w - rate * d, state.params.client, update)
+    key = stream(state, rng.Stream.REFINE)
+    params, metrics = parts.model.refine(ModelParams(client, state.params.server), hyper, key)
+    # bias-corrected average: with a plain one the random start would linger for 1 / (1 - decay) rounds
+    rounds = (state.round + 1).astype(jnp.float32)
+    decay = jnp.minimum(jnp.float32(parts.ema_decay), (rounds - 1.0) / rounds)
+    average = jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, state.average, parts.model.release(params))
+    metrics = {
+        **metrics,
+        "public/update_norm": tree.global_norm(direction),
+        "public/parameter_norm": tree.global_norm(params.client),
+    }
+    return state._replace(params=params, server=server, average=average, control=control), metrics
+
+
+def means(result: Result, live: Array) -> Metrics:
+    """Metrics as means over the clients that took part, and how many those are (sim/cohort)."""
+    took_part = jnp.sum(live.astype(jnp.float32))
+    averaged = {name: total / jnp.maximum(took_part, 1.0) for name, total in result.totals.items()}
+    return {**averaged, "sim/cohort": took_part}
+
+
+def make_round(parts: Parts) -> RoundFn:
+    """One flat round as a pure function of (state, hyper, data).
 
     Args:
       parts: the federation.
 
     Returns:
-      round_fn(state, hyper, data) -> (state, metrics). Metrics named "sim/..." are means over the clients that took part
-      and are visible to a simulator only; "public/..." follow from what the server publishes.
+      round_fn(state, hyper, data) -> (state, metrics). Metrics named "sim/..." are visible to a simulator only; "public/..."
+      follow from what the server publishes.
     """
-
-    def train_one(params: ModelParams, hyper: Hyper, data: Data, key: Array, client: Array):
-        own = rng.client_key(key, client)
-        update, metrics = parts.run_client(params, data.population, client, hyper, jax.random.fold_in(own, 0))
-        update, more = parts.transform.client(update, hyper, jax.random.fold_in(own, 1))
-        return update, {**metrics, **more}, parts.population.count(data.population, client)
-
-    def train_cohort(params: ModelParams, hyper: Hyper, data: Data, key: Array, cohort: Cohort):
-        """Runs on one device, over its share of the cohort [C / devices], a chunk at a time."""
-        params, hyper, data, key = sharding.varying((params, hyper, data, key))
-        chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, parts.clients_per_chunk), cohort)
-        shapes = jax.eval_shape(train_one, params, hyper, data, key, cohort.client[0])
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-        def body(carry, chunk: Cohort):
-            acc, totals = carry
-            update, metrics, count = jax.vmap(train_one, (None, None, None, None, 0))(
-                params, hyper, data, key, chunk.client
-            )
-            live = chunk.mask & data.include[chunk.client]
-            acc = parts.aggregator.add(acc, update, live, count)
-            sums = jax.tree.map(lambda m: jnp.sum(jnp.where(live, m, 0.0)), metrics)
-            return (acc, tree.add(totals, {**sums, "sim/cohort": jnp.sum(live.astype(jnp.float32))})), None
-
-        start = parts.aggregator.init(zeros[0]), {**zeros[1], "sim/cohort": jnp.float32(0.0)}
-        (acc, totals), _ = jax.lax.scan(body, sharding.varying(start), chunks)
-        return parts.aggregator.merge(acc, sharding.AXIS), jax.lax.psum(totals, sharding.AXIS)
+    work = make_work(parts, lambda models, source: models)
 
     def round_fn(state: State, hyper: Hyper, data: Data) -> tuple[State, Metrics]:
-        def stream(name: rng.Stream) -> Array:
-            return rng.stream_key(state.key, state.round + 1, name)
-
-        cohort, metrics = parts.sampler.sample(stream(rng.Stream.COHORT))
-        work = sharding.over_clients(parts.mesh, train_cohort)
-        acc, totals = work(state.params, hyper, data, stream(rng.Stream.CLIENT), cohort)
-        took_part = totals.pop("sim/cohort")
-        means = {name: total / jnp.maximum(took_part, 1.0) for name, total in totals.items()}
-        noisy, noise_metrics = parts.transform.server(acc.update, hyper, stream(rng.Stream.NOISE))
-        mean = parts.aggregator.done(acc._replace(update=noisy))
-        direction, server = apply_rule(parts.server_optimizer, mean, state.server, state.params.client)
-        rate = hyper["server_learning_rate"]
-        client = jax.tree.map(lambda w, d: w - rate * d, state.params.client, direction)
-        params, refine_metrics = parts.model.refine(
-            ModelParams(client, state.params.server), hyper, stream(rng.Stream.REFINE)
+        cohort, sampled = sample_cohort(parts, state)
+        outcome = play(parts, state, data, cohort.client, cohort.mask)
+        broadcast = parts.download(state.params.client, stream(state, rng.Stream.DOWNLOAD))
+        shared = share(state, hyper, data, (ModelParams(broadcast, state.params.server), state.control))
+        memory = jax.tree.map(lambda leaf: leaf[cohort.client], state.memory)
+        nobody = jnp.zeros_like(cohort.client)
+        tasks = Tasks(cohort.client, outcome.alive, nobody, jnp.ones(nobody.shape, jnp.float32), memory)
+        result = work(shared, tasks)
+        message, noise = mean_message(parts, state, hyper, result.acc)
+        new, metrics = server_step(parts, state, hyper, message)
+        new = new._replace(
+            round=state.round + 1,
+            memory=remember(state, cohort.client, outcome.alive, result.memory),
+            clock=advance(state.clock, outcome.seconds),
         )
-        # bias-corrected average: with a plain one the random start would linger for 1 / (1 - decay) rounds
-        done = state.round + 1
-        rounds = done.astype(jnp.float32)
-        decay = jnp.minimum(jnp.float32(parts.ema_decay), (rounds - 1.0) / rounds)
-        average = jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, state.average, parts.model.release(params))
-        metrics = {
-            **metrics,
-            **means,
-            **noise_metrics,
-            **refine_metrics,
-            "sim/cohort": took_part,
-            "public/update_norm": tree.global_norm(mean),
-            "public/parameter_norm": tree.global_norm(params.client),
-        }
-        return State(done, state.key, params, server, average), metrics
+        return new, {**sampled, **outcome.metrics, **means(result, outcome.alive), **noise, **metrics}
 
     return round_fn
+
+
+FLAT = Scheme(lambda parts, client: (), make_round)

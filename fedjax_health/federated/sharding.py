@@ -22,35 +22,49 @@ def make_mesh(num_devices: int = 0) -> Mesh:
     return Mesh(np.array(devices[: num_devices or len(devices)]), (AXIS,))
 
 
-def over_clients(mesh: Mesh, work: Callable[..., Any]) -> Callable[..., Any]:
+def over_clients(mesh: Mesh, work: Callable[..., Any], out: Callable[[PartitionSpec, PartitionSpec], Any]) -> Any:
     """Splits the leading axis of the last argument over the mesh; everything else is replicated.
 
     Args:
       mesh: from `make_mesh`.
-      work: (replicated..., per-client tree) -> replicated result; it must merge over `AXIS` itself.
+      work: (replicated..., per-client tree) -> result.
+      out: (spec of a per-client leaf, spec of a replicated leaf) -> specs of the result, a prefix of its tree; what is
+        replicated must have been merged over `AXIS` by `work`.
 
     Returns:
       A function of the same arguments.
     """
+    split, whole = PartitionSpec(AXIS), PartitionSpec()
 
     def mapped(*args: Any) -> Any:
-        specs = (PartitionSpec(),) * (len(args) - 1) + (PartitionSpec(AXIS),)
-        return jax.shard_map(work, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(*args)
+        specs = (whole,) * (len(args) - 1) + (split,)
+        return jax.shard_map(work, mesh=mesh, in_specs=specs, out_specs=out(split, whole))(*args)
 
     return mapped
 
 
+def _varies(leaf: jax.Array) -> bool:
+    return AXIS in jax.typeof(leaf).manual_axis_type.varying
+
+
 def varying(value: Any) -> Any:
-    """Marks a replicated value as different on each device, as a scan carry beside sharded data needs."""
-    return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, AXIS, to="varying"), value)
+    """Marks a replicated value as different on each device, as a loop's carry beside sharded data needs.
+
+    Args:
+      value: tree of arrays, replicated or already varying.
+    """
+
+    def mark(leaf: jax.Array) -> jax.Array:
+        return leaf if _varies(leaf) else jax.lax.pcast(leaf, AXIS, to="varying")
+
+    return jax.tree.map(mark, value)
 
 
 def varying_like(value: Any, like: jax.Array) -> Any:
-    """Makes a scan's start value vary over devices wherever `like` does, by adding a zero that is made from it.
+    """Makes a loop's start value vary over devices where `like` does (inside `over_clients`), else leaves it.
 
     Args:
       value: tree of arrays, some of them constants (an optimiser's counter).
-      like: integer array that the loop mixes with the carry.
+      like: array that the loop mixes with the carry.
     """
-    zero = like.reshape(-1)[0] * 0
-    return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), value)
+    return varying(value) if _varies(like) else value

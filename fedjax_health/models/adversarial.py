@@ -50,8 +50,8 @@ def make_adversarial(layout: Layout, num_classes: int, config: GanConfig, game: 
     Returns:
       GenerativeModel; only the generator is released.
     """
-    generator = Mlp(config.hidden, layout.dim)
-    critic = Mlp(config.hidden, 1)
+    generator = Mlp(config.hidden, layout.dim, config.dense)
+    critic = Mlp(config.hidden, 1, config.dense)
     optimizer = optax.scale_by_adam(b1=0.0, b2=0.9)
     split = config.placement == "split"
 

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fedjax_health.models.dense import make_dot_general
+from fedjax_health.threefry import root_key
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
 
 
@@ -75,17 +77,20 @@ class Mlp(nn.Module):
     Attributes:
       hidden: sizes of the hidden layers.
       out: output size.
+      dense: form of the layers' products: "auto", "outer" or "dot" (see `models.dense`).
     """
 
     hidden: tuple[int, ...]
     out: int
+    dense: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """f32[n, in] -> f32[n, out]."""
+        product = make_dot_general(self.dense)
         for width in self.hidden:
-            x = nn.leaky_relu(nn.Dense(width)(x), 0.2)
-        return nn.Dense(self.out)(x)
+            x = nn.leaky_relu(nn.Dense(width, dot_general=product)(x), 0.2)
+        return nn.Dense(self.out, dot_general=product)(x)
 
 
 def apply(module: nn.Module, params: Params, x: Array) -> Array:
@@ -105,4 +110,4 @@ def masked_mean(value: Array, mask: Array) -> Array:
 
 def abstract_params(init: Callable[[Array], ModelParams]) -> Any:
     """Shapes of a model's parameters without making them."""
-    return jax.eval_shape(init, jax.random.key(0))
+    return jax.eval_shape(init, root_key(0))

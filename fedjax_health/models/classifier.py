@@ -10,15 +10,16 @@ from fedjax_health.models.base import Classifier, Mlp, ModelParams, apply, maske
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
 
 
-def make_classifier(dim: int, num_classes: int, hidden: tuple[int, ...]) -> Classifier:
+def make_classifier(dim: int, num_classes: int, hidden: tuple[int, ...], dense: str = "auto") -> Classifier:
     """MLP with cross-entropy -log p(y | x).
 
     Args:
       dim: D.
       num_classes: L.
       hidden: hidden layer sizes.
+      dense: form of the layers' products (see `models.dense`).
     """
-    network = Mlp(hidden, num_classes)
+    network = Mlp(hidden, num_classes, dense)
 
     def init(key: Array) -> ModelParams:
         return ModelParams(network.init(key, jnp.zeros((1, dim), jnp.float32)), ())

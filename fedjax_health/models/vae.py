@@ -28,8 +28,8 @@ def make_vae(layout: Layout, num_classes: int, config: VaeConfig) -> GenerativeM
     Returns:
       GenerativeModel; the decoder and s are released, the encoder is not.
     """
-    encoder = Mlp(config.hidden, 2 * config.latent)
-    decoder = Mlp(config.hidden, layout.dim)
+    encoder = Mlp(config.hidden, 2 * config.latent, config.dense)
+    decoder = Mlp(config.hidden, layout.dim, config.dense)
     split = (layout.numeric, layout.numeric + layout.bits)
     missing = np.array(layout.missing, np.int32)[None, :]  # [1, 0] for a table without numeric columns
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from fedjax_health.config import TrainConfig
-from fedjax_health.federated.round import Data, Parts, State, init_state, make_round
+from fedjax_health.federated.federation import Data, Parts, State, init_state
+from fedjax_health.federation_config import TrainConfig
 from fedjax_health.types import Array, Hyper, Metrics, UserError
 
 
@@ -40,7 +40,7 @@ def make_train(parts: Parts, config: TrainConfig, shared_population: bool = True
       config: rounds a chunk.
       shared_population: whether all N federations read the same records.
     """
-    round_fn = make_round(parts)
+    round_fn = parts.scheme.make_round(parts)
     traces = 0
 
     def chunk(state: State, hyper: Hyper, data: Data) -> tuple[State, Metrics]:
@@ -49,7 +49,16 @@ def make_train(parts: Parts, config: TrainConfig, shared_population: bool = True
         return jax.lax.scan(lambda s, _: round_fn(s, hyper, data), state, None, length=config.rounds_per_chunk)
 
     axes = Data(None if shared_population else 0, 0)  # pyright: ignore[reportArgumentType]
-    run_chunk = jax.jit(jax.vmap(chunk, in_axes=(0, 0, axes)), donate_argnums=0)
+
+    def mapped(state: State, hyper: Hyper, data: Data) -> tuple[State, Metrics]:
+        if data.include.shape[0] > 1:
+            return jax.vmap(chunk, in_axes=(0, 0, axes))(state, hyper, data)
+        # one federation is not mapped: a mapped loop of varying length would run every branch for its one member
+        only = Data(jax.tree.map(lambda leaf: leaf if shared_population else leaf[0], data.population), data.include[0])
+        result = chunk(*jax.tree.map(lambda leaf: leaf[0], (state, hyper)), only)
+        return jax.tree.map(lambda leaf: leaf[None], result)
+
+    run_chunk = jax.jit(mapped, donate_argnums=0)
     # on every device from the start, as run_chunk leaves it: a second placement would be a second compilation
     replicated = NamedSharding(parts.mesh, PartitionSpec())
     init = jax.jit(jax.vmap(functools.partial(init_state, parts)), out_shardings=replicated)

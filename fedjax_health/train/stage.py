@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_health.config import TrainConfig
-from fedjax_health.federated.round import Data, Parts, State
+from fedjax_health.federated.federation import Data, Parts, State
+from fedjax_health.federation_config import TrainConfig
 from fedjax_health.files import write_text
+from fedjax_health.threefry import root_key
 from fedjax_health.train.checkpoint import Checkpoints
 from fedjax_health.train.loop import make_train, run_rounds
 from fedjax_health.train.metrics import Progress, Writer
@@ -42,7 +43,7 @@ class Trained(NamedTuple):
 
 def federation_keys(seed: int, seeds: int) -> jax.Array:
     """Root keys of N federations, typed [N]; the first one is that of the published run."""
-    root = jax.random.key(seed)
+    root = root_key(seed)
     return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(seeds, dtype=jnp.uint32))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from fedjax_health import tree
-from fedjax_health.transforms.base import UpdateTransform, pass_through
+from fedjax_health.transforms.base import Keys, UpdateTransform, no_memory, same_wire, server_identity
 from fedjax_health.types import Array, Hyper, Metrics, Update
 
 
@@ -13,11 +15,12 @@ def make_clip() -> UpdateTransform:
     """u <- u * min(1, C / ||u||_2), C = hyper["l2_clip_norm"]; all layers as one vector.
 
     A non-finite update becomes zero, so that the bound holds whatever a client sends; it is counted in
-    sim/nonfinite_clients. C = inf leaves finite updates as they are.
+    sim/nonfinite_clients. C = inf leaves finite updates as they are. After a compressor it is the server that clips
+    what it decoded from one client, which bounds the sum just as well: the simulation does it beside the client.
     """
 
-    def client(update: Update, hyper: Hyper, key: Array) -> tuple[Update, Metrics]:
-        del key
+    def client(update: Update, memory: Any, hyper: Hyper, keys: Keys) -> tuple[Update, Any, Metrics]:
+        del keys
         norm = tree.global_norm(update)
         finite = jnp.isfinite(norm)
         safe = tree.where(finite, update, tree.zeros_like(update))
@@ -28,10 +31,10 @@ def make_clip() -> UpdateTransform:
             "sim/clip_fraction": (norm > bound).astype(jnp.float32),
             "sim/nonfinite_clients": 1.0 - finite.astype(jnp.float32),
         }
-        return tree.scale(jnp.where(finite, factor, 0.0), safe), metrics
+        return tree.scale(jnp.where(finite, factor, 0.0), safe), memory, metrics
 
     def l2_bound(bound: Array | None, hyper: Hyper) -> Array | None:
         del bound
         return hyper["l2_clip_norm"]
 
-    return UpdateTransform(client, pass_through, l2_bound)
+    return UpdateTransform(no_memory, client, server_identity, l2_bound, same_wire)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 
 from fedjax_health import tree
-from fedjax_health.transforms.base import UpdateTransform, pass_through
+from fedjax_health.transforms.base import Keys, UpdateTransform, client_identity, no_memory, same_wire
 from fedjax_health.types import Array, Hyper, Metrics, Update
 
 
@@ -18,10 +18,10 @@ def make_gaussian_noise(l2_bound: Callable[[Hyper], Array]) -> UpdateTransform:
       l2_bound: hyper -> f32[], the proven bound of one client's contribution; never typed a second time.
     """
 
-    def server(update: Update, hyper: Hyper, key: Array) -> tuple[Update, Metrics]:
+    def server(update: Update, hyper: Hyper, keys: Keys) -> tuple[Update, Metrics]:
         deviation = hyper["noise_multiplier"] * l2_bound(hyper)
-        keys = tree.split_key_like(key, update)
-        noisy = jax.tree.map(lambda u, k: u + deviation * jax.random.normal(k, u.shape), update, keys)
+        noise = tree.normal_like(keys.own, update)
+        noisy = jax.tree.map(lambda u, z: u + deviation * z, update, noise)
         return noisy, {"public/noise_std": deviation}
 
-    return UpdateTransform(pass_through, server, lambda bound, hyper: bound)
+    return UpdateTransform(no_memory, client_identity, server, lambda bound, hyper: bound, same_wire)

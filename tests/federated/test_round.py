@@ -11,7 +11,8 @@ import pytest
 import scipy.stats
 import toy
 
-from fedjax_health.federated.round import init_state, make_round
+from fedjax_health.federated.federation import init_state
+from fedjax_health.federated.round import make_round
 from fedjax_health.models.base import ModelParams
 from fedjax_health.types import Batch
 

@@ -7,14 +7,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-import toy
 
 from fedjax_health import tree
-from fedjax_health.transforms.base import UpdateTransform, chain, pass_through
+from fedjax_health.transforms.base import (
+    Keys,
+    UpdateTransform,
+    Wire,
+    chain,
+    client_identity,
+    full_wire,
+    no_memory,
+    same_wire,
+    server_identity,
+)
 from fedjax_health.transforms.clip import make_clip
 from fedjax_health.transforms.noise import make_gaussian_noise
 
 CLIP = make_clip()
+KEYS = Keys(jax.random.key(0), jax.random.key(1))
+
+
+def hyper(l2_clip_norm=0.5, noise_multiplier=1.0):
+    return {"l2_clip_norm": jnp.float32(l2_clip_norm), "noise_multiplier": jnp.float32(noise_multiplier)}
+
+
+def clip(update, h, keys=KEYS):
+    after, memory, metrics = CLIP.client(update, (), h, keys)
+    assert memory == ()
+    return after, metrics
 
 
 def update(scale=1.0, seed=0):
@@ -33,7 +53,7 @@ def spoilt(value):
 @pytest.mark.parametrize("bound", [1e-6, 0.5, 100.0])
 def test_clip_bounds_the_norm_and_keeps_the_direction(scale, bound):
     before = update(scale)
-    after, metrics = CLIP.client(before, toy.hyper(None, l2_clip_norm=bound), jax.random.key(0))
+    after, metrics = clip(before, hyper(bound))
     old, new = (
         np.concatenate([np.asarray(t["w"], np.float64).ravel(), np.asarray(t["b"], np.float64)])
         for t in (before, after)
@@ -48,23 +68,23 @@ def test_clip_bounds_the_norm_and_keeps_the_direction(scale, bound):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 @pytest.mark.parametrize("bound", [0.5, np.inf])
 def test_an_update_without_a_finite_norm_becomes_zero_and_is_counted(value, bound):
-    after, metrics = jax.jit(CLIP.client)(spoilt(value), toy.hyper(None, l2_clip_norm=bound), jax.random.key(0))
+    after, metrics = jax.jit(clip)(spoilt(value), hyper(bound))
     assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(after))
     assert float(metrics["sim/nonfinite_clients"]) == 1
     assert float(metrics["sim/update_norm"]) == 0
 
 
 def test_an_infinite_bound_is_the_identity():
-    after, metrics = CLIP.client(update(50.0), toy.hyper(None, l2_clip_norm=np.inf), jax.random.key(0))
+    after, metrics = clip(update(50.0), hyper(np.inf))
     jax.tree.map(np.testing.assert_array_equal, after, update(50.0))
     assert float(metrics["sim/clip_fraction"]) == 0
 
 
 def test_vmap_and_jit_equal_a_loop():
-    h, many = toy.hyper(None), jax.tree.map(lambda *leaves: jnp.stack(leaves), *[update(10.0**s, s) for s in range(3)])
-    out, metrics = jax.jit(jax.vmap(CLIP.client, (0, None, None)))(many, h, jax.random.key(0))
+    h, many = hyper(), jax.tree.map(lambda *leaves: jnp.stack(leaves), *[update(10.0**s, s) for s in range(3)])
+    out, metrics = jax.jit(jax.vmap(clip, (0, None)))(many, h)
     for s in range(3):
-        one, own = CLIP.client(update(10.0**s, s), h, jax.random.key(0))
+        one, own = clip(update(10.0**s, s), h)
         jax.tree.map(lambda a, b, s=s: np.testing.assert_allclose(a[s], b, rtol=1e-6), out, one)
         jax.tree.map(lambda a, b, s=s: np.testing.assert_allclose(a[s], b, rtol=1e-6), metrics, own)
 
@@ -72,8 +92,8 @@ def test_vmap_and_jit_equal_a_loop():
 def noisy(bound=0.5, noise=1.3, n=5000):
     transform = chain(CLIP, make_gaussian_noise(lambda hyper: CLIP.l2_bound(None, hyper)))
     total = {"w": jnp.full((n,), 2.0), "b": jnp.full((2, n), -1.0)}
-    h = toy.hyper(None, l2_clip_norm=bound, noise_multiplier=noise)
-    out, metrics = transform.server(total, h, jax.random.key(5))
+    h = hyper(bound, noise)
+    out, metrics = transform.server(total, h, Keys(jax.random.key(5), jax.random.key(6)))
     return transform, h, jax.tree.map(lambda a, b: np.asarray(a - b), out, total), metrics
 
 
@@ -101,34 +121,64 @@ def test_the_chain_states_the_bound_of_its_client_side():
     transform, h, _, _ = noisy(bound=0.7)
     assert float(transform.l2_bound(None, h)) == pytest.approx(0.7)
     assert float(transform.l2_bound(jnp.float32(3.0), h)) == pytest.approx(0.7)
-    after, _ = transform.client(update(100.0), h, jax.random.key(0))
+    after, memory, _ = transform.client(update(100.0), transform.memory(update()), h, KEYS)
+    assert jax.tree.leaves(memory) == []
     assert float(tree.global_norm(after)) == pytest.approx(0.7, rel=1e-5)  # noise is the server's: none on the client
 
 
+def test_the_noise_is_addressed_by_the_own_key_alone():
+    noise = make_gaussian_noise(lambda hyper: hyper["l2_clip_norm"])
+    outs = [
+        noise.server(update(), hyper(), Keys(jax.random.key(a), jax.random.key(b)))[0]
+        for a, b in [(1, 1), (1, 2), (2, 1)]
+    ]
+    jax.tree.map(np.testing.assert_array_equal, outs[0], outs[1])
+    assert not np.array_equal(outs[0]["w"], outs[2]["w"])
+
+
 def recorder(name, calls):
-    def side(which):
-        def apply(u, hyper, key):
-            calls.append((which, name, np.asarray(jax.random.key_data(key)).tolist()))
-            return u, {f"sim/{which}_{name}": jnp.float32(1.0)}
+    """Counts its calls in its memory, and halves the wire's values."""
 
-        return apply
+    def log(which, keys):
+        calls.append((which, name, *(tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in keys)))
 
-    return UpdateTransform(side("client"), side("server"), lambda bound, hyper: bound)
+    def client(u, memory, hyper, keys):
+        log("client", keys)
+        return u, memory + len(name), {f"sim/client_{name}": jnp.float32(1.0)}
+
+    def server(u, hyper, keys):
+        log("server", keys)
+        return u, {f"public/server_{name}": jnp.float32(1.0)}
+
+    return UpdateTransform(
+        lambda u: 0, client, server, lambda bound, hyper: bound, lambda wire: wire._replace(values=wire.values // 2)
+    )
 
 
 def test_chain_runs_forth_on_the_client_and_back_on_the_server_with_keys_of_their_own():
     calls: list = []
-    whole = chain(recorder("a", calls), recorder("b", calls), recorder("c", calls))
-    _, m1 = whole.client(update(), {}, jax.random.key(0))
-    _, m2 = whole.server(update(), {}, jax.random.key(0))
-    assert [(which, name) for which, name, _ in calls] == [("client", n) for n in "abc"] + [
-        ("server", n) for n in "cba"
-    ]
-    assert len({tuple(key) for _, _, key in calls}) == 3
-    assert set(m1) == {"sim/client_a", "sim/client_b", "sim/client_c"} and len(m2) == 3
+    whole = chain(recorder("a", calls), recorder("b", calls), recorder("ccc", calls))
+    _, memory, m1 = whole.client(update(), whole.memory(update()), {}, KEYS)
+    _, m2 = whole.server(update(), {}, KEYS)
+    names = [(which, name) for which, name, _, _ in calls]
+    assert names == [("client", n) for n in ("a", "b", "ccc")] + [("server", n) for n in ("ccc", "b", "a")]
+    assert memory == (1, 1, 3)
+    for position in (2, 3):  # own, shared
+        assert len({call[position] for call in calls}) == 3
+    shared = {(which, name): call for which, name, _, call in calls}
+    for name in ("a", "b", "ccc"):  # both sides must find the same rotation
+        assert shared["client", name] == shared["server", name]
+    assert set(m1) == {"sim/client_a", "sim/client_b", "sim/client_ccc"} and len(m2) == 3
+    assert whole.wire(Wire(64, 64, 32, 0)) == Wire(64, 8, 32, 0)
 
 
-def test_pass_through_changes_nothing():
-    same, metrics = pass_through(update(), {}, jax.random.key(0))
-    jax.tree.map(np.testing.assert_array_equal, same, update())
-    assert metrics == {}
+def test_the_empty_chain_and_the_identities_change_nothing():
+    identity = UpdateTransform(no_memory, client_identity, server_identity, lambda bound, hyper: bound, same_wire)
+    for transform in (chain(), identity):
+        same, memory, metrics = transform.client(update(), transform.memory(update()), {}, KEYS)
+        jax.tree.map(np.testing.assert_array_equal, same, update())
+        back, more = transform.server(update(), {}, KEYS)
+        jax.tree.map(np.testing.assert_array_equal, back, update())
+        assert memory == () and metrics == {} and more == {}
+        assert transform.wire(full_wire(update())) == Wire(15, 15, 32, 0)
+    assert full_wire(update()).bits == 480

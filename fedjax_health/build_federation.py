@@ -1,0 +1,268 @@
+"""From the names in a training's config to the parts of its federation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from fedjax_health import rng, tree
+from fedjax_health.attacks.poisoning import make_update_attack, poison_population
+from fedjax_health.data.population import Population
+from fedjax_health.devices.round import DeviceLayer
+from fedjax_health.federated.aggregate import Aggregator, make_mean
+from fedjax_health.federated.algorithms import SERVER_OPTIMIZERS, Algorithm, make_fedavg, make_local_rule
+from fedjax_health.federated.client import Plan, make_plan, make_run_client
+from fedjax_health.federated.cohort import CohortSampler, make_fixed, make_full, make_poisson
+from fedjax_health.federated.fedbuff import make_fedbuff
+from fedjax_health.federated.federation import Costs, Parts, Scheme, message_like
+from fedjax_health.federated.fednova import make_fednova
+from fedjax_health.federated.fixed_point import make_fixed_point_mean
+from fedjax_health.federated.hierarchy import make_hierarchy
+from fedjax_health.federated.mime_lite import make_mime_lite
+from fedjax_health.federated.robust import make_rule, make_stacked
+from fedjax_health.federated.round import FLAT
+from fedjax_health.federated.scaffold import make_scaffold
+from fedjax_health.federation_config import AggregationConfig, TrainConfig
+from fedjax_health.models.base import Trainable, abstract_params
+from fedjax_health.threefry import root_key
+from fedjax_health.transforms.base import UpdateTransform, chain, full_wire
+from fedjax_health.transforms.clip import make_clip
+from fedjax_health.transforms.compress import download_wire, make_compression, make_download
+from fedjax_health.transforms.noise import make_gaussian_noise
+from fedjax_health.types import Batch, UserError
+
+CPU_CHUNK = 10  # clients side by side on one core: their parameters then stay in its cache
+ACCELERATOR_BYTES = 2 << 30  # parameters, gradients and products of the clients side by side on an accelerator
+MOST_MEMORY_BYTES = 8 << 30  # of what all clients together remember
+
+
+def build_federation(
+    model: Trainable,
+    population: Population,
+    dim: int,
+    num_classes: int,
+    train: TrainConfig,
+    mesh: Mesh,
+    devices: Callable[[int], DeviceLayer],
+    over_commitment: float,
+    private: bool,
+) -> Parts:
+    """A federation of a population.
+
+    Args:
+      model: what is trained.
+      population: who trains it.
+      dim, num_classes: D and L of its records.
+      train: how.
+      mesh: the machine's devices.
+      devices: cohort -> the clients' simulated devices.
+      over_commitment: factor on the clients asked.
+      private: add noise to the sum, and divide by the public expected cohort; else divide by what came in.
+
+    Raises:
+      UserError: a batch larger than any client, a cohort larger than the population, more to remember than fits, or
+        privacy with parts that no accountant covers.
+    """
+    _check_sizes(train, population)
+    algorithm = _algorithm(model, train, population.size)
+    params = abstract_params(model.init)
+    message = jax.eval_shape(lambda p: message_like(algorithm, p), params.client)
+    asked = min(population.size, math.ceil(train.cohort * over_commitment))
+
+    def sampler(multiple: int) -> CohortSampler:
+        if train.algorithm == "fedbuff":
+            return make_fixed(population.size, train.concurrency + train.cohort, 1)
+        if train.sampler == "full":
+            return make_full(population.size, multiple)
+        if train.sampler == "fixed":
+            return make_fixed(population.size, asked, multiple)
+        return make_poisson(population.size, float(asked), multiple)
+
+    wanted = train.cohort if train.algorithm == "fedbuff" else sampler(1).slots
+    chunk = _chunk(train.clients_per_chunk, -(-wanted // mesh.size), 4 * tree.size(params.client))
+    drawn = sampler(mesh.size * chunk)
+    compression = make_compression(train.compression, message)
+    transform = _transform(compression, train, private)
+    plan = make_plan(train, population.max_count, population.min_count)
+    attacked = _attacked(population, train.aggregation, num_classes)
+    parts = Parts(
+        model=model,
+        population=attacked,
+        algorithm=algorithm,
+        run_client=make_run_client(attacked, algorithm, plan),
+        sampler=drawn,
+        devices=devices(train.cohort),
+        costs=_costs(model, algorithm, params, message, compression, train, plan, dim),
+        download=make_download(train.compression),
+        transform=transform,
+        aggregator=_aggregator(train, drawn, private),
+        server_optimizer=SERVER_OPTIMIZERS[train.server_optimizer](),
+        mesh=mesh,
+        clients_per_chunk=chunk,
+        by_examples=train.aggregation.weighting == "examples",
+        ema_decay=train.ema_decay,
+        scheme=_scheme(train, drawn),
+    )
+    _check_memory(parts, params.client, message)
+    if private:
+        _check_private(parts)
+    return parts
+
+
+def _check_sizes(train: TrainConfig, population: Population) -> None:
+    if train.batch_size > population.max_count:
+        raise UserError(
+            f"batch_size={train.batch_size} is larger than any client (the largest holds {population.max_count} records); "
+            "lower it"
+        )
+    if train.cohort > population.size:
+        raise UserError(f"cohort={train.cohort} is larger than the {population.size} training clients; lower it")
+    at_once = 2 * train.concurrency + train.cohort
+    if train.algorithm == "fedbuff" and at_once > population.size:
+        raise UserError(
+            f"fedbuff with concurrency={train.concurrency} and cohort={train.cohort} needs {at_once} clients to choose from; "
+            f"there are {population.size}; lower concurrency"
+        )
+
+
+def _algorithm(model: Trainable, train: TrainConfig, size: int) -> Algorithm:
+    rule = make_local_rule(train.client_optimizer, train.step_clip_norm)
+    if train.algorithm == "scaffold":
+        fraction = 1.0 if train.sampler == "full" else train.cohort / size
+        return make_scaffold(model, rule, fraction)
+    if train.algorithm == "fednova":
+        return make_fednova(model, rule)
+    if train.algorithm == "mime_lite":
+        return make_mime_lite(model, rule)
+    return make_fedavg(model, rule, proximal=train.algorithm == "fedprox")
+
+
+def _scheme(train: TrainConfig, sampler: CohortSampler) -> Scheme:
+    if train.algorithm == "fedbuff":
+        return make_fedbuff(sampler, train.concurrency, train.cohort, train.max_staleness)
+    if train.hierarchy.institutions:
+        return make_hierarchy(train.hierarchy.institutions, train.hierarchy.period)
+    return FLAT
+
+
+def _chunk(configured: int, per_device: int, model_bytes: int) -> int:
+    """Clients side by side on a device: as configured, or what is fast on this backend."""
+    if configured:
+        return min(configured, per_device)
+    if jax.default_backend() == "cpu":
+        return min(CPU_CHUNK, per_device)
+    return max(1, min(per_device, ACCELERATOR_BYTES // (8 * model_bytes)))
+
+
+def _attacked(population: Population, config: AggregationConfig, num_classes: int) -> Population:
+    if config.attack == "none":
+        return population
+    return poison_population(population, config.attack, config.attackers, num_classes, _world())
+
+
+def _world() -> jax.Array:
+    """Key that decides who attacks: the same clients in every run, so that runs can be compared."""
+    return rng.stream_key(root_key(0), 0, rng.Stream.POISON)
+
+
+def _aggregator(train: TrainConfig, sampler: CohortSampler, private: bool) -> Aggregator:
+    config, expected = train.aggregation, sampler.expected if private else None
+    if config.rule == "fixed_point":
+        return make_fixed_point_mean(train.l2_clip_norm, sampler.slots, expected)
+    attack = None
+    if config.attack != "none":
+        attack = make_update_attack(config.attack, config.attackers, config.attack_scale, _world())
+    if config.rule == "mean" and attack is None:
+        return make_mean(expected)
+    return make_stacked(make_rule(config.rule, config.assumed_attackers), attack)
+
+
+def _transform(compression: UpdateTransform, train: TrainConfig, private: bool) -> UpdateTransform:
+    if math.isinf(train.l2_clip_norm) and not private:
+        return compression
+    clip = make_clip()
+    bounded = chain(compression, clip)
+    if not private:
+        return bounded
+    return chain(bounded, make_gaussian_noise(lambda hyper: bounded.l2_bound(None, hyper)))  # pyright: ignore[reportArgumentType]
+
+
+def _costs(
+    model: Trainable,
+    algorithm: Algorithm,
+    params: Any,
+    message: Any,
+    compression: UpdateTransform,
+    train: TrainConfig,
+    plan: Plan,
+    dim: int,
+) -> Costs:
+    """Exact FLOPs by XLA's own count of a step, exact bits of both directions."""
+    generator = params.server["generator"] if params.server else ()  # a split GAN's optimiser stays on the server
+    control = jax.eval_shape(algorithm.control, params.client)
+    beside = 4 * tree.size((generator, control))
+    slot = jax.eval_shape(algorithm.slot, params.client)
+    # global, local and gradient (then update), what the algorithm adds, and a batch; records wait in flash
+    own = 4 * (3 * tree.size(params.client) + tree.size((slot, control)) + train.batch_size * (dim + 1))
+    return Costs(
+        flops_per_step=step_flops(model, params, dim, train.batch_size),
+        steps=plan.own,
+        bytes_up=compression.wire(full_wire(message)).bits / 8,
+        bytes_down=download_wire(train.compression, params.client).bits / 8 + beside,
+        model_bytes=4 * tree.size(params.client),
+        memory_bytes=own + 4 * tree.size(generator),
+    )
+
+
+def step_flops(model: Trainable, params: Any, dim: int, batch_size: int) -> float:
+    """Floating-point operations of one local step, by XLA's own count.
+
+    Args:
+      model: gives `field`.
+      params: shapes of its parameters.
+      dim: D.
+      batch_size: B.
+    """
+    batch = Batch(
+        jax.ShapeDtypeStruct((batch_size, dim), jnp.float32),  # pyright: ignore[reportArgumentType]
+        jax.ShapeDtypeStruct((batch_size,), jnp.int32),  # pyright: ignore[reportArgumentType]
+        jax.ShapeDtypeStruct((batch_size,), jnp.bool_),  # pyright: ignore[reportArgumentType]
+    )
+    scalars = ("kl_weight", "penalty", "generator_learning_rate", "client_learning_rate")
+    hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in scalars}
+    key = jax.eval_shape(jax.random.key, 0)
+    analysis = jax.jit(model.field).lower(params, batch, hyper, key).cost_analysis()
+    return float(analysis["flops"])  # pyright: ignore[reportOptionalSubscript,reportArgumentType,reportCallIssue]
+
+
+def _check_memory(parts: Parts, client: Any, message: Any) -> None:
+    def of(p: Any, m: Any) -> Any:
+        return parts.algorithm.slot(p), parts.transform.memory(m)
+
+    size = parts.population.size
+    total = 4 * size * tree.size(jax.eval_shape(of, client, message))
+    if total > MOST_MEMORY_BYTES:
+        raise UserError(
+            f"what {size} clients remember between rounds would take {total / 2**30:.1f} GiB (limit "
+            f"{MOST_MEMORY_BYTES >> 30}); use an algorithm without memory (fedavg, fedprox), turn error_feedback off, or "
+            "lower the number of clients"
+        )
+
+
+def _check_private(parts: Parts) -> None:
+    """A private run uses only what the accountant covers; the config's own rules are in `checks`."""
+    if not parts.aggregator.bounded:
+        raise UserError(
+            "privacy needs aggregation.rule='mean': noise on a sum does not cover a robust rule or an attack"
+        )
+    if not parts.devices.data_independent:
+        raise UserError(
+            "privacy with these devices is not accounted for: with over_commitment > 1, or availability without a "
+            "deadline_seconds, one client's work changes who else takes part; set over_commitment=1 and a deadline"
+        )
+    parts.sampler.account(1.0)

@@ -1,0 +1,166 @@
+"""FedBuff: asynchronous training on the simulated clock (Nguyen et al. 2022, arXiv 2106.06639).
+
+`concurrency` clients train at any time; the server steps when `buffer` of them have answered. A client's update depends on
+the model it started from alone, so the events of one server step are found first (one argmin each), and the clients behind
+them are then trained together, each from the version it was sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_health import rng
+from fedjax_health.devices.clock import advance
+from fedjax_health.federated.cohort import CohortSampler
+from fedjax_health.federated.federation import Data, Parts, RoundFn, Scheme, State
+from fedjax_health.federated.round import mean_message, means, remember, server_step, share, stream, work_of, world
+from fedjax_health.federated.work import Tasks, make_work
+from fedjax_health.models.base import ModelParams
+from fedjax_health.types import Array, Hyper, Metrics
+
+
+class InFlight(NamedTuple):
+    """Clients in training, and the models they started from.
+
+    Attributes:
+      client: i32[concurrency], -1 where nobody trains.
+      version: i32[concurrency], server steps done when it started.
+      remaining: f32[concurrency], simulated seconds until it answers; infinity where nobody trains.
+      versions: params.client of the last V server steps, leading axis V; step s is at s mod V.
+    """
+
+    client: Array
+    version: Array
+    remaining: Array
+    versions: Any
+
+
+class Events(NamedTuple):
+    """The answers behind one server step, in order of arrival: client i32[B] (-1 = none), version i32[B]."""
+
+    client: Array
+    version: Array
+
+
+def next_events(flight: InFlight, fresh: Array, seconds: Array, version: Array) -> tuple[InFlight, Events, Array]:
+    """Pops the next B answers; each leaves its place to a new client that starts from the current version.
+
+    Args:
+      flight: clients in training.
+      fresh: i32[B], clients to start, -1 = nobody.
+      seconds: f32[B], how long each of them will take.
+      version: i32[], current server step.
+
+    Returns:
+      (flight at the time of the last answer, events, seconds from now until then f32[]).
+    """
+
+    def pop(carry: tuple[Array, Array, Array, Array], new: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array]]:
+        client, started, finish, now = carry
+        i = jnp.argmin(finish)
+        now = jnp.where(jnp.isfinite(finish[i]), jnp.maximum(now, finish[i]), now)
+        event = client[i], started[i]
+        starter, duration = new
+        client, started = client.at[i].set(starter), started.at[i].set(version)
+        finish = finish.at[i].set(jnp.where(starter >= 0, now + duration, jnp.inf))
+        return (client, started, finish, now), event
+
+    begin = flight.client, flight.version, flight.remaining, jnp.float32(0.0)
+    (client, started, finish, now), popped = jax.lax.scan(pop, begin, (fresh, seconds))
+    return InFlight(client, started, finish - now, flight.versions), Events(*popped), now
+
+
+def make_fedbuff(sampler: CohortSampler, concurrency: int, buffer: int, max_staleness: int) -> Scheme:
+    """One round is one server step on `buffer` answers, weighted by 1 / sqrt(1 + staleness).
+
+    Updates staler than `max_staleness` server steps are dropped: the model they started from is no longer kept. A client
+    is never started twice at the same time. No accountant covers who answers first: only without privacy.
+
+    Args:
+      sampler: draws concurrency + buffer different clients of those it is told are idle.
+      concurrency: clients in training at any time.
+      buffer: answers that make a server step (B), <= concurrency.
+      max_staleness: >= 1.
+    """
+    kept = max_staleness + 1
+
+    def init(parts: Parts, client: Any) -> InFlight:
+        del parts
+        return InFlight(
+            jnp.full((concurrency,), -1, jnp.int32),
+            jnp.zeros((concurrency,), jnp.int32),
+            jnp.full((concurrency,), jnp.inf, jnp.float32),
+            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (kept, *leaf.shape)), client),
+        )
+
+    def make_round(parts: Parts) -> RoundFn:
+        def pick(models: tuple[Any, Any, Any], source: Array) -> tuple[ModelParams, Any]:
+            versions, server, control = models
+            return ModelParams(jax.tree.map(lambda leaf: leaf[source], versions), server), control
+
+        work = make_work(parts, pick)
+        multiple = parts.mesh.size * parts.clients_per_chunk
+        spare = -buffer % multiple
+
+        def start(state: State, data: Data) -> tuple[Array, Array]:
+            """Clients that are on and idle, i32[concurrency + buffer] (-1 = none), and how long each will take, f32, s."""
+
+            def idle(client: Array) -> Array:
+                on = parts.devices.available(world(state), client, state.clock) & data.include[client]
+                return on & ~jnp.any(client[:, None] == state.scheme.client[None, :], 1)
+
+            cohort, _ = sampler.sample(idle, stream(state, rng.Stream.COHORT))
+            luck = stream(state, rng.Stream.DEVICES)
+            seconds = parts.devices.seconds(world(state), cohort.client, work_of(parts, data, cohort.client), luck)
+            return jnp.where(cohort.mask, cohort.client, -1), jnp.where(cohort.mask, seconds, jnp.inf)
+
+        def round_fn(state: State, hyper: Hyper, data: Data) -> tuple[State, Metrics]:
+            flight: InFlight = state.scheme
+            client, seconds = start(state, data)
+            # places without a client (all of them, in the first round) are filled first
+            free = flight.client < 0
+            flight = flight._replace(
+                client=jnp.where(free, client[:concurrency], flight.client),
+                version=jnp.where(free, state.round, flight.version),
+                remaining=jnp.where(free, seconds[:concurrency], flight.remaining),
+            )
+            flight, events, elapsed = next_events(flight, client[concurrency:], seconds[concurrency:], state.round)
+            staleness = state.round - events.version
+            fits = staleness <= max_staleness
+            live = (events.client >= 0) & fits
+            weight = jax.lax.rsqrt(1.0 + staleness.astype(jnp.float32))
+            who = jnp.where(live, events.client, 0)
+            memory = jax.tree.map(lambda leaf: leaf[who], state.memory)
+            tasks = Tasks(who, live, events.version % kept, weight, memory)
+            padded = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, spare), *((0, 0),) * (leaf.ndim - 1))), tasks)
+            shared = share(state, hyper, data, (flight.versions, state.params.server, state.control))
+            result = work(shared, padded)
+            message, noise = mean_message(parts, state, hyper, result.acc)
+            new, metrics = server_step(parts, state, hyper, message)
+            place = (state.round + 1) % kept
+            versions = jax.tree.map(lambda kept_, w: kept_.at[place].set(w), flight.versions, new.params.client)
+            new = new._replace(
+                round=state.round + 1,
+                memory=remember(state, padded.client, padded.live, result.memory),
+                clock=advance(state.clock, elapsed),
+                scheme=flight._replace(versions=versions),
+            )
+            answered = jnp.sum((events.client >= 0).astype(jnp.float32))
+            took_part = jnp.maximum(jnp.sum(live.astype(jnp.float32)), 1.0)
+            return new, {
+                **means(result, live),
+                **noise,
+                **metrics,
+                "sim/round_seconds": elapsed,
+                "sim/staleness": jnp.sum(jnp.where(live, staleness, 0).astype(jnp.float32)) / took_part,
+                "sim/stale_dropped": jnp.sum((events.client >= 0) & ~fits).astype(jnp.float32),
+                "sim/bytes_up": answered * jnp.float32(parts.costs.bytes_up),
+                "sim/bytes_down": answered * jnp.float32(parts.costs.bytes_down),
+            }
+
+        return round_fn
+
+    return Scheme(init, make_round)

@@ -1,0 +1,158 @@
+"""What a federation is made of, and its state: the vocabulary of rounds, whatever their scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from fedjax_health import rng
+from fedjax_health.data.population import Population
+from fedjax_health.devices import clock
+from fedjax_health.devices.clock import Clock
+from fedjax_health.devices.round import DeviceLayer
+from fedjax_health.federated.aggregate import Aggregator
+from fedjax_health.federated.algorithms import Algorithm, Start
+from fedjax_health.federated.client import RunClient
+from fedjax_health.federated.cohort import CohortSampler
+from fedjax_health.models.base import ModelParams, Trainable
+from fedjax_health.transforms.base import UpdateTransform
+from fedjax_health.types import Array, Hyper, Metrics
+
+
+class Memory(NamedTuple):
+    """What a client remembers between rounds: the algorithm's slot and the transforms' memory."""
+
+    slot: Any
+    transform: Any
+
+
+class Data(NamedTuple):
+    """Traced, never donated.
+
+    Attributes:
+      population: what the population reads (a Store, or the simulated world's key).
+      include: bool[K], which clients exist for this federation; the others are as if they had never been there.
+    """
+
+    population: Any
+    include: Array
+
+
+class State(NamedTuple):
+    """Traced, donated, checkpointed whole.
+
+    Attributes:
+      round: i32[], rounds done.
+      key: typed root key of the federation.
+      params: the global model.
+      server: state of the server's optimiser.
+      average: exponential moving average of the released parameters (what is published).
+      control: the algorithm's state on the server.
+      memory: Memory of every client, leading axis K (no leaves where nothing is remembered).
+      clock: simulated time.
+      scheme: what the scheme itself keeps (institutions' models, updates in flight), or ().
+    """
+
+    round: Array
+    key: Array
+    params: ModelParams
+    server: Any
+    average: Any
+    control: Any
+    memory: Memory
+    clock: Clock
+    scheme: Any
+
+
+class Costs(NamedTuple):
+    """What a round asks of one device.
+
+    Attributes:
+      flops_per_step: floating-point operations of one local step.
+      steps: count i32[] -> i32[], local steps of a client with that many records.
+      bytes_up, bytes_down: exact size of a client's message and of the broadcast.
+      model_bytes: uncompressed size of params.client.
+      memory_bytes: that training needs on the device.
+    """
+
+    flops_per_step: float
+    steps: Callable[[Array], Array]
+    bytes_up: float
+    bytes_down: float
+    model_bytes: float
+    memory_bytes: float
+
+
+class Parts(NamedTuple):
+    """Everything a federation is made of; see the parts' own files."""
+
+    model: Trainable
+    population: Population
+    algorithm: Algorithm
+    run_client: RunClient
+    sampler: CohortSampler
+    devices: DeviceLayer
+    costs: Costs
+    download: Callable[[Any, Array], Any]
+    transform: UpdateTransform
+    aggregator: Aggregator
+    server_optimizer: optax.GradientTransformation
+    mesh: Mesh
+    clients_per_chunk: int
+    by_examples: bool
+    ema_decay: float
+    scheme: Scheme
+
+
+class Scheme(NamedTuple):
+    """Who speaks to whom, and when: flat rounds, a hierarchy, or updates as they come.
+
+    Attributes:
+      init: (parts, params.client) -> State.scheme.
+      make_round: parts -> round_fn(state, hyper, data) -> (state, metrics).
+    """
+
+    init: Callable[[Parts, Any], Any]
+    make_round: Callable[[Parts], RoundFn]
+
+
+RoundFn = Callable[[State, Hyper, Data], tuple[State, Metrics]]
+
+
+def init_state(parts: Parts, key: Array) -> State:
+    """State before the first round.
+
+    Args:
+      parts: the federation.
+      key: typed root key; copied, since the state is donated.
+    """
+    params = parts.model.init(rng.stream_key(key, 0, rng.Stream.INIT))
+    client = params.client
+    slot = parts.algorithm.slot(client)
+    message = jax.eval_shape(lambda: message_like(parts.algorithm, client))
+    memory = Memory(slot, parts.transform.memory(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), message)))
+    k = parts.population.size
+    return State(
+        round=jnp.int32(0),
+        key=jnp.copy(key),
+        params=params,
+        server=parts.server_optimizer.init(client),
+        average=jax.tree.map(jnp.copy, parts.model.release(params)),  # donated buffers may not be shared
+        control=parts.algorithm.control(client),
+        memory=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (k, *leaf.shape)), memory),
+        clock=clock.start(),
+        scheme=parts.scheme.init(parts, client),
+    )
+
+
+def message_like(algorithm: Algorithm, client: Any) -> Any:
+    """A message of the algorithm for parameters like these: what travels up, before any transform."""
+    params = ModelParams(client, ())
+    start = Start(params, algorithm.control(client), algorithm.slot(client))
+    one = jnp.float32(1.0)
+    return algorithm.final(start, algorithm.init(start), one, {"client_learning_rate": one})[0]

@@ -1,0 +1,138 @@
+"""The work of a cohort: its clients dealt over the devices, trained a chunk at a time, summed as they come.
+
+The only file that knows about `vmap`, chunks and devices; everything it calls sees one client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_health import rng
+from fedjax_health.federated import sharding
+from fedjax_health.federated.aggregate import Members
+from fedjax_health.federated.algorithms import Start
+from fedjax_health.federated.federation import Memory, Parts
+from fedjax_health.transforms.base import Keys
+from fedjax_health.types import Array, Hyper, Metrics
+
+
+class Tasks(NamedTuple):
+    """A cohort ready for work; every leaf has the leading axis C.
+
+    Attributes:
+      client: i32[C].
+      live: bool[C], False for an empty slot and for a client that dropped out.
+      source: i32[C], which of the models on offer the client starts from.
+      weight: f32[C], >= 0, public factor of its update (1, or what staleness leaves).
+      memory: Memory of each client.
+    """
+
+    client: Array
+    live: Array
+    source: Array
+    weight: Array
+    memory: Memory
+
+
+class Shared(NamedTuple):
+    """What all clients of a round are given.
+
+    Attributes:
+      models: what `pick` chooses a client's Start from.
+      data: what the population reads.
+      hyper: traced numbers.
+      clients: typed key of the clients' own randomness.
+      common: typed key that all clients of the round know.
+    """
+
+    models: Any
+    data: Any
+    hyper: Hyper
+    clients: Array
+    common: Array
+
+
+class Result(NamedTuple):
+    """What the cohort's work leaves: the merged accumulator, sums of metrics over live clients, new memories [C]."""
+
+    acc: Any
+    totals: Metrics
+    memory: Memory
+
+
+def make_work(parts: Parts, pick: Callable[[Any, Array], tuple[Any, Any]]) -> Callable[[Shared, Tasks], Result]:
+    """The work of a cohort.
+
+    Live clients come first and are dealt round-robin over the devices, so that all have the same number of chunks; chunks
+    without live clients are not run. With clients of different sizes the large ones come first: a chunk takes as many steps
+    as its largest client.
+
+    Args:
+      parts: the federation; C must be a multiple of its devices times its clients a chunk.
+      pick: (models, source i32[]) -> (global ModelParams, control) that the client starts from.
+
+    Returns:
+      work(shared, tasks) -> Result.
+    """
+    mesh, population, aggregator = parts.mesh, parts.population, parts.aggregator
+    clients_per_chunk = parts.clients_per_chunk
+    ragged = population.min_count != population.max_count
+
+    def one(shared: Shared, task: Tasks) -> tuple[Any, Memory, Array, Metrics]:
+        params, control = pick(shared.models, task.source)
+        own = rng.client_key(shared.clients, task.client)
+        start = Start(params, control, task.memory.slot)
+        message, slot, metrics = parts.run_client(
+            start, shared.data, task.client, shared.hyper, jax.random.fold_in(own, 0)
+        )
+        keys = Keys(jax.random.fold_in(own, 1), shared.common)
+        message, memory, more = parts.transform.client(message, task.memory.transform, shared.hyper, keys)
+        weight = task.weight
+        if parts.by_examples:
+            weight *= population.count(shared.data, task.client).astype(jnp.float32)
+        return message, Memory(slot, memory), weight, {**metrics, **more}
+
+    def on_device(shared: Shared, tasks: Tasks) -> Result:
+        """Runs on one device, over its share [C / devices] of the tasks."""
+        shared = sharding.varying(shared)
+        share = tasks.client.shape[0]
+        message, _, _, metrics = jax.eval_shape(one, shared, jax.tree.map(lambda leaf: leaf[0], tasks))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (message, metrics))
+        begin = aggregator.init(zeros[0], share), zeros[1], tasks.memory
+
+        def chunk(i: Array, carry: tuple[Any, Metrics, Memory]) -> tuple[Any, Metrics, Memory]:
+            acc, totals, memory = carry
+            at = i * clients_per_chunk
+            mine = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, at, clients_per_chunk), tasks)
+            messages, new, weight, metrics = jax.vmap(one, (None, 0))(shared, mine)
+            acc = aggregator.add(acc, messages, Members(mine.client, mine.live, weight, mine.source))
+            totals = {k: totals[k] + jnp.sum(jnp.where(mine.live, m, 0.0)) for k, m in metrics.items()}
+            memory = jax.tree.map(lambda all_, own: jax.lax.dynamic_update_slice_in_dim(all_, own, at, 0), memory, new)
+            return acc, totals, memory
+
+        chunks = -(-jnp.sum(tasks.live.astype(jnp.int32)) // clients_per_chunk)
+        if clients_per_chunk == share:
+            acc, totals, memory = chunk(jnp.int32(0), sharding.varying(begin))
+        else:
+            acc, totals, memory = jax.lax.fori_loop(0, chunks, chunk, sharding.varying(begin))
+        return Result(aggregator.merge(acc, sharding.AXIS), jax.lax.psum(totals, sharding.AXIS), memory)
+
+    mapped = sharding.over_clients(mesh, on_device, lambda axis, all_: Result(all_, all_, axis))
+
+    def work(shared: Shared, tasks: Tasks) -> Result:
+        rank = jnp.where(tasks.live, 0, 1)
+        if ragged:
+            count = jax.vmap(population.count, (None, 0))(shared.data, tasks.client)
+            rank = jnp.where(tasks.live, population.max_count - count, population.max_count + 1)
+        slots = tasks.client.shape[0]
+        # rank k goes to device k % devices
+        order = jnp.argsort(rank, stable=True).reshape(-1, mesh.size).T.reshape(-1)
+        result = mapped(shared, jax.tree.map(lambda leaf: leaf[order], tasks))
+        back = jnp.zeros((slots,), order.dtype).at[order].set(jnp.arange(slots, dtype=order.dtype))
+        return result._replace(memory=jax.tree.map(lambda leaf: leaf[back], result.memory))
+
+    return work
