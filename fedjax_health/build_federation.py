@@ -178,7 +178,7 @@ def _aggregator(train: TrainConfig, sampler: CohortSampler, private: bool) -> Ag
     if config.attack != "none":
         attack = make_update_attack(config.attack, config.attackers, config.attack_scale, _world())
     if config.rule == "mean" and attack is None:
-        return make_mean(expected)
+        return make_mean(expected, unit=config.weighting == "equal" and train.algorithm != "fedbuff")
     return make_stacked(make_rule(config.rule, config.assumed_attackers), attack)
 
 

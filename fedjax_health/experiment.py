@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_health import build, rng, workdir
-from fedjax_health.config import Config, VaeConfig
+from fedjax_health.config import Config, VaeConfig, to_json
 from fedjax_health.data.domain import Domain
 from fedjax_health.data.split import inclusion_masks
 from fedjax_health.evaluation import efficiency, suite
 from fedjax_health.evaluation.rows import write_rows
-from fedjax_health.federated import sharding
+from fedjax_health.federated import distributed, sharding
 from fedjax_health.federated.federation import Data
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.privacy.class_prior import noisy_class_shares
@@ -35,19 +35,24 @@ from fedjax_health.types import Row, Table
 MOST_SYNTHETIC_ROWS = 50_000
 
 
-def run(config: Config, path: str) -> str:
+def run(config: Config, path: str) -> str | None:
     """Runs everything, or goes on where an interrupted run of the same config stopped.
+
+    Of several processes (see `federated.distributed`) all train, over the devices of all; the first alone does the rest.
 
     Args:
       config: the run.
       path: its folder.
 
     Returns:
-      Path of report.html.
+      Path of report.html; None in a process other than the first.
 
     Raises:
       UserError: something the user can mend; the manifest then says "failed".
     """
+    distributed.check_same("config", to_json(config))
+    if not distributed.is_main():
+        return assist(config)
     began = time.perf_counter()
     workdir.open_workdir(path, config)
     manifest = workdir.manifest(config)
@@ -63,12 +68,11 @@ def run(config: Config, path: str) -> str:
     try:
         with Writer(path) as writer:
             with timed("load"):
-                mesh = sharding.make_mesh()
-                prepared = [prepare(name, config, mesh) for name in config.data.domains]
+                prepared, plan = load(config)
                 manifest["notes"] = {p.domain.name: list(p.domain.notes) for p in prepared if p.domain.notes}
-                plan = plan_privacy(config, prepared)
             rows: dict[str, list[Row]] = {name: [] for name in TABLES}
             pictures = Pictures([], [], [])
+            mesh = sharding.make_local_mesh()
             done: dict[str, int] = {}
             trained: dict[str, Trained] = {}
             for release in plan.releases:
@@ -103,6 +107,32 @@ def run(config: Config, path: str) -> str:
         manifest["status"] = "failed"
         workdir.write_manifest(path, manifest)
         raise
+
+
+def assist(config: Config) -> None:
+    """The part of a process other than the first: the same trainings, and no file.
+
+    Args:
+      config: the run.
+    """
+    prepared, plan = load(config)
+    done: dict[str, int] = {}
+    for release in plan.releases:
+        p = next(p for p in prepared if p.domain.name == release.domain)
+        done[release.stage] = train(config, plan, release, p, done, "", None).rounds
+
+
+def load(config: Config) -> tuple[list[Prepared], PrivacyPlan]:
+    """The data of every domain with its federations, over the devices of all processes, and the noise.
+
+    Args:
+      config: the run.
+    """
+    mesh = sharding.make_mesh()
+    prepared = [prepare(name, config, mesh) for name in config.data.domains]
+    for p in prepared:
+        distributed.check_same(f"data of {p.domain.name}", (p.domain.data, p.include, p.shares))
+    return prepared, plan_privacy(config, prepared)
 
 
 def prepare(name: str, config: Config, mesh: Any) -> Prepared:
@@ -163,7 +193,7 @@ def train(
     p: Prepared,
     done: dict[str, int],
     path: str,
-    writer: Writer,
+    writer: Writer | None,
 ) -> Trained:
     """One training of the run.
 
@@ -174,7 +204,7 @@ def train(
       p: its domain.
       done: rounds of the trainings before it.
       path: the run's folder.
-      writer: metrics.
+      writer: metrics; None in a process that writes no files.
     """
     model = release.stage.split("/")[1]
     section = build.model_config(model, config)

@@ -44,22 +44,25 @@ def where(condition: Array, a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
-def _square_sum(leaf: Array) -> Array:
-    """Sum of squares, f32[]; long vectors are first folded 16-fold by sums that are written out: XLA's CPU backend makes
-    one fast loop of that and of whatever made the vector, and a slow one of a plain sum."""
-    square = jnp.square(leaf.reshape(-1))
-    while square.size >= 64 * FOLD:
-        short = square.size // FOLD
-        rows = square[: short * FOLD].reshape(FOLD, short)
-        folded = functools.reduce(jnp.add, [rows[i] for i in range(FOLD)])
-        rest = square[short * FOLD :]
-        square = jnp.concatenate([folded, rest]) if rest.size else folded
-    return jnp.sum(square)
+def _folded_squares(leaf: Array) -> Array:
+    """A short vector f32[m] with the sum of squares of a leaf: long ones are folded 16-fold by sums that are written out.
+    XLA's CPU backend makes one fast loop of that and of whatever made the leaf, and a slow one of a plain sum."""
+    rows, square = leaf.reshape(-1), None
+    while rows.size >= 16 * FOLD:
+        short = rows.size // FOLD
+        parts = [rows[i * short : (i + 1) * short] for i in range(FOLD)]
+        folded = functools.reduce(jnp.add, [part * part if square is None else part for part in parts])
+        rest = rows[short * FOLD :]
+        if rest.size:
+            folded = jnp.concatenate([folded, rest * rest if square is None else rest])
+        rows = square = folded
+    return rows * rows if square is None else square
 
 
 def global_norm(tree: Any) -> Array:
     """Euclidean norm over all leaves, f32[]; its gradient at zero is zero, not NaN (double where); NaN stays NaN."""
-    square = functools.reduce(jnp.add, map(_square_sum, jax.tree.leaves(tree)), jnp.float32(0.0))
+    short = [_folded_squares(leaf) for leaf in jax.tree.leaves(tree)]
+    square = jnp.sum(jnp.concatenate(short)) if short else jnp.float32(0.0)
     zero = square == 0  # not `square > 0`: that is False for NaN too, and a NaN update would pass for a norm of 0
     return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
 
@@ -67,7 +70,9 @@ def global_norm(tree: Any) -> Array:
 def normal_like(key: Array, tree: Any) -> Any:
     """Independent standard normal numbers in the shapes of a tree's leaves, f32, from one draw."""
     leaves, treedef = jax.tree.flatten(tree)
-    draw = jax.random.normal(key, (size(tree),))
+    total = size(tree)
+    # a multiple of 64: XLA's CPU backend runs other sizes at a fraction of the speed
+    draw = jax.random.normal(key, (-(-total // 64) * 64,))[:total]
     parts = jnp.split(draw, np.cumsum([leaf.size for leaf in leaves])[:-1].tolist())
     return jax.tree.unflatten(treedef, [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging as stdlib_logging
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -14,32 +15,50 @@ from launch.messages import sentence
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/iot.py", "Run configuration.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, by default runs/<name>; the same again goes on.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: host:port of the first, where it listens.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Several processes: which this is, from 0.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Several processes of a cluster that JAX knows (Slurm, MPI, TPU)."
+)
 LOG = stdlib_logging.getLogger("fedjax_health")
 
 
 def main(_: list[str]) -> None:
-    """Sets up devices and runs the experiment; what the user can mend is one sentence and exit code 2."""
+    """Sets up devices and runs the experiment, alone or together with other processes."""
     import jax
 
-    from fedjax_health import config as configuration
-    from fedjax_health.types import UserError
+    from fedjax_health.federated import distributed
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", cores)  # a single CPU device hardly uses the second core
     cache = os.path.join(os.path.expanduser("~"), ".cache", "fedjax_health", "xla")
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache)
+    address = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    several = _DISTRIBUTED.value or any(value is not None for value in address)
+    with distributed.together(several):
+        report = _run((lambda: distributed.connect(*address)) if several else lambda: None)
+    if report is not None:
+        print(report)
+
+
+def _run(connect: Callable[[], None]) -> str | None:
+    """The run; what the user can mend is one sentence and exit code 2."""
+    from fedjax_health import config as configuration
+    from fedjax_health.types import UserError
+
     try:
         config = configuration.from_config_dict(_CONFIG.value)
         if config.quick_compile:  # read when the first device is used, so not too late here
             os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+        connect()
         from fedjax_health import experiment  # after the devices are set
 
-        report = experiment.run(config, _WORKDIR.value or os.path.join("runs", config.name))
+        return experiment.run(config, _WORKDIR.value or os.path.join("runs", config.name))
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on from the last checkpoint")
-    print(report)
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -9,15 +9,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_health import build
-from fedjax_health.config import DataConfig, GanConfig, TrainConfig, VaeConfig
+from fedjax_health.build_federation import build_federation
+from fedjax_health.config import DataConfig, GanConfig, VaeConfig
 from fedjax_health.data.domain import Domain, domain_from_simulator
 from fedjax_health.data.encode import Encoder, make_encoder
+from fedjax_health.data.population import Population
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.data.simulator import Simulator
+from fedjax_health.devices.round import DeviceLayer, make_devices, make_ideal
 from fedjax_health.federated import sharding
 from fedjax_health.federated.federation import Data, Parts
+from fedjax_health.federation_config import (
+    AggregationConfig,
+    CompressionConfig,
+    DevicesConfig,
+    HierarchyConfig,
+    PartitionConfig,
+    TrainConfig,
+)
 from fedjax_health.models.classifier import make_classifier
+from fedjax_health.threefry import root_key
 from fedjax_health.types import Hyper
 
 H = 6  # most records of a client
@@ -58,31 +69,66 @@ def encoder() -> Encoder:
 
 @functools.cache
 def domain(num_clients: int = 24, population: str = "stored", seed: int = 0) -> Domain:
+    natural = PartitionConfig("natural", 2, 1.0, 0, 0.0, 0.0, 0.0, 1.0)
     config = DataConfig(
         domains=("toy",), path="", schema="", task="diagnosis", label="", features="all", population=population,
         num_clients=num_clients, validation_fraction=0.2, test_fraction=0.2, audit_fraction=0.2, reference_clients=24,
+        partition=natural,
     )  # fmt: skip
     return domain_from_simulator("toy", SIMULATOR, config, seed)
 
 
-def train_config(**changes: Any) -> TrainConfig:
+def _changed(section: str, values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    assert set(changes) <= set(values), (section, changes)
+    return values | changes
+
+
+def train_config(
+    *,
+    aggregation: dict[str, Any] | None = None,
+    compression: dict[str, Any] | None = None,
+    hierarchy: dict[str, Any] | None = None,
+    **changes: Any,
+) -> TrainConfig:
+    """A small training; sections take what differs, such as aggregation={"rule": "median"}."""
     values: dict[str, Any] = {
-        "rounds": 6, "rounds_per_chunk": 2, "cohort": 8, "clients_per_chunk": 4, "local": "steps", "local_epochs": 1,
-        "local_steps": 2, "batch_size": 3, "algorithm": "fedavg", "client_optimizer": "sgd",
-        "client_learning_rate": 0.1, "server_learning_rate": 1.0, "step_clip_norm": 0.0, "weighting": "equal",
-        "l2_clip_norm": 0.5, "ema_decay": 0.9, "convergence_window": 0, "convergence_tolerance": 0.01,
+        "rounds": 6, "rounds_per_chunk": 2, "cohort": 8, "sampler": "poisson", "clients_per_chunk": 4, "local": "steps",
+        "local_epochs": 1, "local_steps": 2, "batch_size": 3, "algorithm": "fedavg", "server_optimizer": "sgd",
+        "client_optimizer": "sgd", "client_learning_rate": 0.1, "server_learning_rate": 1.0, "proximal_weight": 0.01,
+        "concurrency": 6, "max_staleness": 8, "step_clip_norm": 0.0, "l2_clip_norm": 0.5, "ema_decay": 0.9,
+        "convergence_window": 0, "convergence_tolerance": 0.01,
     }  # fmt: skip
-    assert set(changes) <= set(values), changes
-    return TrainConfig(**(values | changes))
+    rule = {
+        "rule": "mean", "weighting": "equal", "assumed_attackers": 0.2, "attack": "none", "attackers": 0.0,
+        "attack_scale": 1.0,
+    }  # fmt: skip
+    wire = {
+        "rotate": False, "sparsify": "none", "keep_fraction": 0.1, "error_feedback": False, "bits": 0, "sign": False,
+        "down_bits": 0,
+    }  # fmt: skip
+    return TrainConfig(
+        **_changed("train", values, changes),
+        aggregation=AggregationConfig(**_changed("aggregation", rule, aggregation or {})),
+        compression=CompressionConfig(**_changed("compression", wire, compression or {})),
+        hierarchy=HierarchyConfig(**_changed("hierarchy", {"institutions": 0, "period": 2}, hierarchy or {})),
+    )
+
+
+def devices_config(**changes: Any) -> DevicesConfig:
+    values: dict[str, Any] = {
+        "shares": (0.25, 0.25, 0.25, 0.25), "availability": "always", "on_fraction": 0.7, "mean_on_seconds": 600.0,
+        "failures_per_hour": 0.0, "deadline_seconds": 0.0, "over_commitment": 1.0,
+    }  # fmt: skip
+    return DevicesConfig(**_changed("devices", values, changes))
 
 
 def vae_config(**changes: Any) -> VaeConfig:
-    return VaeConfig(hidden=(8,), latent=2, kl_weight=1.0, train=train_config(**changes))
+    return VaeConfig(hidden=(8,), dense="auto", latent=2, kl_weight=1.0, train=train_config(**changes))
 
 
 def gan_config(placement: str = "split", **changes: Any) -> GanConfig:
     return GanConfig(
-        hidden=(8,), latent=2, placement=placement, penalty=10.0, generator_steps=2, generator_batch=8,
+        hidden=(8,), dense="auto", latent=2, placement=placement, penalty=10.0, generator_steps=2, generator_batch=8,
         generator_learning_rate=1e-2, train=train_config(**changes),
     )  # fmt: skip
 
@@ -92,8 +138,30 @@ def linear():
     return make_classifier(encoder().layout.dim, 2, ())
 
 
-def make_parts(model, config: TrainConfig, *, private=True, devices=1, **of_domain: Any) -> Parts:
-    return build.build_parts(model, domain(**of_domain), config, sharding.make_mesh(devices), private)
+def make_parts(
+    model: Any,
+    config: TrainConfig,
+    *,
+    private: bool = True,
+    devices: int = 1,
+    fleet: DevicesConfig | None = None,
+    population: Population | None = None,
+    **of_domain: Any,
+) -> Parts:
+    """A federation of the toy domain's clients (or of another population) on a mesh of `devices`.
+
+    Without a `fleet` the clients' own devices are ideal; a private fleet with a deadline keeps a timetable, as in a run.
+    """
+
+    def layer(cohort: int) -> DeviceLayer:
+        if fleet is None:
+            return make_ideal()
+        return make_devices(fleet, cohort, timetable=private and fleet.deadline_seconds > 0)
+
+    whole = population or domain(**of_domain).population
+    over = fleet.over_commitment if fleet else 1.0
+    dim, mesh = encoder().layout.dim, sharding.make_mesh(devices)
+    return build_federation(model, whole, dim, 2, config, mesh, layer, over, private)
 
 
 def make_data(parts: Parts, seeds: int = 1, include: np.ndarray | None = None, **of_domain: Any) -> Data:
@@ -104,8 +172,8 @@ def make_data(parts: Parts, seeds: int = 1, include: np.ndarray | None = None, *
 def hyper(seeds: int | None = 1, **changes: float) -> Hyper:
     """Every number a model or a transform may read, f32[N] (f32[] for seeds None)."""
     values = {
-        "client_learning_rate": 0.1, "server_learning_rate": 1.0, "l2_clip_norm": 0.5, "noise_multiplier": 1.0,
-        "kl_weight": 1.0, "penalty": 10.0, "generator_learning_rate": 1e-2,
+        "client_learning_rate": 0.1, "server_learning_rate": 1.0, "proximal_weight": 0.01, "l2_clip_norm": 0.5,
+        "noise_multiplier": 1.0, "kl_weight": 1.0, "penalty": 10.0, "generator_learning_rate": 1e-2,
     }  # fmt: skip
     assert set(changes) <= set(values), changes
     shape = () if seeds is None else (seeds,)
@@ -114,7 +182,8 @@ def hyper(seeds: int | None = 1, **changes: float) -> Hyper:
 
 
 def keys(*seeds: int) -> jax.Array:
-    return jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    """Root keys of a federation each; of the project's own generator, as checkpoints take for granted."""
+    return jax.vmap(root_key)(jnp.asarray(seeds, jnp.uint32))
 
 
 def flat(tree: Any) -> np.ndarray:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_health import rng
+from fedjax_health import rng, tree
 from fedjax_health.devices.clock import advance
+from fedjax_health.devices.round import RETRY_SECONDS
 from fedjax_health.federated.cohort import CohortSampler
 from fedjax_health.federated.federation import Data, Parts, RoundFn, Scheme, State
 from fedjax_health.federated.round import mean_message, means, remember, server_step, share, stream, work_of, world
@@ -26,7 +27,7 @@ class InFlight(NamedTuple):
     """Clients in training, and the models they started from.
 
     Attributes:
-      client: i32[concurrency], -1 where nobody trains.
+      client: i32[concurrency], in the order they started; -1 where nobody trains.
       version: i32[concurrency], server steps done when it started.
       remaining: f32[concurrency], simulated seconds until it answers; infinity where nobody trains.
       versions: params.client of the last V server steps, leading axis V; step s is at s mod V.
@@ -46,10 +47,13 @@ class Events(NamedTuple):
 
 
 def next_events(flight: InFlight, fresh: Array, seconds: Array, version: Array) -> tuple[InFlight, Events, Array]:
-    """Pops the next B answers; each leaves its place to a new client that starts from the current version.
+    """Pops the next B answers; a new client starts at once for each, from the current version.
+
+    Those that start at the very moment of the last answer start from the version that the server makes of the B. So with
+    equal durations, and as many in training as make a step, this is synchronous FedAvg.
 
     Args:
-      flight: clients in training.
+      flight: clients in training, in the order they started: of equal times, the first started answers first.
       fresh: i32[B], clients to start, -1 = nobody.
       seconds: f32[B], how long each of them will take.
       version: i32[], current server step.
@@ -57,24 +61,36 @@ def next_events(flight: InFlight, fresh: Array, seconds: Array, version: Array) 
     Returns:
       (flight at the time of the last answer, events, seconds from now until then f32[]).
     """
+    places = jnp.arange(flight.client.shape[0])
 
-    def pop(carry: tuple[Array, Array, Array, Array], new: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array]]:
-        client, started, finish, now = carry
+    def pop(carry: tuple[tuple[Array, ...], Array], new: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array]]:
+        (client, started, begin, finish), now = carry
         i = jnp.argmin(finish)
         now = jnp.where(jnp.isfinite(finish[i]), jnp.maximum(now, finish[i]), now)
-        event = client[i], started[i]
         starter, duration = new
-        client, started = client.at[i].set(starter), started.at[i].set(version)
-        finish = finish.at[i].set(jnp.where(starter >= 0, now + duration, jnp.inf))
-        return (client, started, finish, now), event
 
-    begin = flight.client, flight.version, flight.remaining, jnp.float32(0.0)
-    (client, started, finish, now), popped = jax.lax.scan(pop, begin, (fresh, seconds))
+        def queue(row: Array, last: Array) -> Array:
+            return jnp.where(places < i, row, jnp.concatenate([row[1:], last[None]]))
+
+        end = jnp.where(starter >= 0, now + duration, jnp.inf)
+        rows = queue(client, starter), queue(started, version), queue(begin, now), queue(finish, end)
+        return (rows, now), (client[i], started[i])
+
+    before = jnp.full(places.shape, -jnp.inf, jnp.float32)
+    rows = flight.client, flight.version, before, flight.remaining
+    (rows, now), popped = jax.lax.scan(pop, (rows, jnp.float32(0.0)), (fresh, seconds))
+    client, started, begin, finish = rows
+    started = jnp.where(begin == now, version + 1, started)
     return InFlight(client, started, finish - now, flight.versions), Events(*popped), now
 
 
 def make_fedbuff(sampler: CohortSampler, concurrency: int, buffer: int, max_staleness: int) -> Scheme:
-    """One round is one server step on `buffer` answers, weighted by 1 / sqrt(1 + staleness).
+    """One round is one server step on `buffer` answers, each scaled by how stale it is.
+
+        direction = 1/n sum_i s_i u_i,   s_i = 1 / sqrt(1 + staleness_i),   over the n answers that count
+
+    A mean over answers and not over their weights: a step on stale answers only is a smaller step. (Weighted by examples,
+    it is the weighted mean of the u_i with weights s_i times records, scaled by the mean s_i.)
 
     Updates staler than `max_staleness` server steps are dropped: the model they started from is no longer kept. A client
     is never started twice at the same time. No accountant covers who answers first: only without privacy.
@@ -128,28 +144,32 @@ def make_fedbuff(sampler: CohortSampler, concurrency: int, buffer: int, max_stal
                 remaining=jnp.where(free, seconds[:concurrency], flight.remaining),
             )
             flight, events, elapsed = next_events(flight, client[concurrency:], seconds[concurrency:], state.round)
+            # where nobody trains time must go on, or those that are off now stay off
+            elapsed = jnp.where(jnp.any(events.client >= 0), elapsed, jnp.float32(RETRY_SECONDS))
             staleness = state.round - events.version
             fits = staleness <= max_staleness
             live = (events.client >= 0) & fits
-            weight = jax.lax.rsqrt(1.0 + staleness.astype(jnp.float32))
+            scale = jax.lax.rsqrt(1.0 + staleness.astype(jnp.float32))
+            # a weighted mean does not see a common factor; at least 1, since the mean divides by no less
+            weight = scale * jnp.sqrt(jnp.float32(kept))
             who = jnp.where(live, events.client, 0)
-            memory = jax.tree.map(lambda leaf: leaf[who], state.memory)
-            tasks = Tasks(who, live, events.version % kept, weight, memory)
+            tasks = Tasks(who, live, events.version % kept, weight)
             padded = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, spare), *((0, 0),) * (leaf.ndim - 1))), tasks)
             shared = share(state, hyper, data, (flight.versions, state.params.server, state.control))
             result = work(shared, padded)
             message, noise = mean_message(parts, state, hyper, result.acc)
+            answered = jnp.sum((events.client >= 0).astype(jnp.float32))
+            took_part = jnp.maximum(jnp.sum(live.astype(jnp.float32)), 1.0)
+            message = tree.scale(jnp.sum(jnp.where(live, scale, 0.0)) / took_part, message)
             new, metrics = server_step(parts, state, hyper, message)
             place = (state.round + 1) % kept
             versions = jax.tree.map(lambda kept_, w: kept_.at[place].set(w), flight.versions, new.params.client)
             new = new._replace(
                 round=state.round + 1,
-                memory=remember(state, padded.client, padded.live, result.memory),
+                memory=remember(state, result),
                 clock=advance(state.clock, elapsed),
                 scheme=flight._replace(versions=versions),
             )
-            answered = jnp.sum((events.client >= 0).astype(jnp.float32))
-            took_part = jnp.maximum(jnp.sum(live.astype(jnp.float32)), 1.0)
             return new, {
                 **means(result, live),
                 **noise,

@@ -14,7 +14,7 @@ from fedjax_health import tree
 from fedjax_health.devices.clock import advance
 from fedjax_health.federated.aggregate import Aggregator, Members, Sum
 from fedjax_health.federated.federation import Data, Parts, RoundFn, Scheme, State
-from fedjax_health.federated.round import means, play, sample_cohort, server_step, share
+from fedjax_health.federated.round import means, play, remember, sample_cohort, server_step, share
 from fedjax_health.federated.work import Tasks, make_work
 from fedjax_health.models.base import ModelParams
 from fedjax_health.transforms.base import Keys
@@ -99,8 +99,7 @@ def make_hierarchy(institutions: int, period: int) -> Scheme:
             outcome = play(parts, state, data, cohort.client, cohort.mask)
             shared = share(state, hyper, data, (own.params, state.params.server, state.control))
             ones = jnp.ones(cohort.client.shape, jnp.float32)
-            memory = jax.tree.map(lambda leaf: leaf[cohort.client], state.memory)
-            result = work(shared, Tasks(cohort.client, outcome.alive, cohort.client % institutions, ones, memory))
+            result = work(shared, Tasks(cohort.client, outcome.alive, cohort.client % institutions, ones))
             total, weight = sums.total(result.acc, shared.common)
             keys = Keys(shared.common, shared.common)
             total, _ = jax.vmap(lambda one: parts.transform.server(one, hyper, keys))(total)
@@ -119,6 +118,7 @@ def make_hierarchy(institutions: int, period: int) -> Scheme:
             fresh = jax.tree.map(lambda w, v: jnp.broadcast_to(w, v.shape), met.params.client, copies)
             new = tree.where(meeting, met, state)._replace(
                 round=state.round + 1,
+                memory=remember(state, result),
                 clock=advance(state.clock, outcome.seconds),
                 scheme=Institutions(tree.where(meeting, fresh, copies), jnp.where(meeting, 0.0, updates)),
             )

@@ -55,11 +55,13 @@ def play(parts: Parts, state: State, data: Data, client: Array, mask: Array) -> 
     )
 
 
-def remember(state: State, client: Array, live: Array, new: Memory) -> Memory:
-    """Writes live clients' memories [C] back into those of everybody [K]."""
-    size = jax.tree.leaves(state.memory)[0].shape[0] if jax.tree.leaves(state.memory) else 0
-    place = jnp.where(live, client, size)  # past the end: dropped
-    return jax.tree.map(lambda kept, own: kept.at[place].set(own, mode="drop"), state.memory, new)
+def remember(state: State, result: Result) -> Memory:
+    """Everybody's memory [K] with that of the clients that took part [C] written over."""
+    leaves = jax.tree.leaves(state.memory)
+    place = jnp.where(
+        result.tasks.live, result.tasks.client, leaves[0].shape[0] if leaves else 0
+    )  # past the end: dropped
+    return jax.tree.map(lambda kept, own: kept.at[place].set(own, mode="drop"), state.memory, result.memory)
 
 
 def sample_cohort(parts: Parts, state: State) -> tuple[Cohort, Metrics]:
@@ -74,7 +76,7 @@ def sample_cohort(parts: Parts, state: State) -> tuple[Cohort, Metrics]:
 def share(state: State, hyper: Hyper, data: Data, models: Any) -> Shared:
     """What the clients of the round are given; `models` is what the scheme's `pick` chooses from."""
     keys = stream(state, rng.Stream.CLIENT), stream(state, rng.Stream.TRANSFORM)
-    return Shared(models, data.population, hyper, *keys)
+    return Shared(models, state.memory, data.population, hyper, *keys)
 
 
 def mean_message(parts: Parts, state: State, hyper: Hyper, acc: Any) -> tuple[Any, Metrics]:
@@ -146,15 +148,14 @@ def make_round(parts: Parts) -> RoundFn:
         outcome = play(parts, state, data, cohort.client, cohort.mask)
         broadcast = parts.download(state.params.client, stream(state, rng.Stream.DOWNLOAD))
         shared = share(state, hyper, data, (ModelParams(broadcast, state.params.server), state.control))
-        memory = jax.tree.map(lambda leaf: leaf[cohort.client], state.memory)
         nobody = jnp.zeros_like(cohort.client)
-        tasks = Tasks(cohort.client, outcome.alive, nobody, jnp.ones(nobody.shape, jnp.float32), memory)
+        tasks = Tasks(cohort.client, outcome.alive, nobody, jnp.ones(nobody.shape, jnp.float32))
         result = work(shared, tasks)
         message, noise = mean_message(parts, state, hyper, result.acc)
         new, metrics = server_step(parts, state, hyper, message)
         new = new._replace(
             round=state.round + 1,
-            memory=remember(state, cohort.client, outcome.alive, result.memory),
+            memory=remember(state, result),
             clock=advance(state.clock, outcome.seconds),
         )
         return new, {**sampled, **outcome.metrics, **means(result, outcome.alive), **noise, **metrics}

@@ -13,7 +13,7 @@ AXIS = "clients"
 
 
 def make_mesh(num_devices: int = 0) -> Mesh:
-    """Mesh with the axis "clients" over this process's devices.
+    """Mesh with the axis "clients" over the devices of all processes.
 
     Args:
       num_devices: how many to use; 0 = all.
@@ -22,23 +22,25 @@ def make_mesh(num_devices: int = 0) -> Mesh:
     return Mesh(np.array(devices[: num_devices or len(devices)]), (AXIS,))
 
 
-def over_clients(mesh: Mesh, work: Callable[..., Any], out: Callable[[PartitionSpec, PartitionSpec], Any]) -> Any:
+def make_local_mesh() -> Mesh:
+    """Mesh over this process's own devices, for what one process does alone."""
+    return Mesh(np.array(jax.local_devices()), (AXIS,))
+
+
+def over_clients(mesh: Mesh, work: Callable[..., Any]) -> Callable[..., Any]:
     """Splits the leading axis of the last argument over the mesh; everything else is replicated.
 
     Args:
       mesh: from `make_mesh`.
-      work: (replicated..., per-client tree) -> result.
-      out: (spec of a per-client leaf, spec of a replicated leaf) -> specs of the result, a prefix of its tree; what is
-        replicated must have been merged over `AXIS` by `work`.
+      work: (replicated..., per-client tree) -> replicated result; it must merge over `AXIS` itself.
 
     Returns:
       A function of the same arguments.
     """
-    split, whole = PartitionSpec(AXIS), PartitionSpec()
 
     def mapped(*args: Any) -> Any:
-        specs = (whole,) * (len(args) - 1) + (split,)
-        return jax.shard_map(work, mesh=mesh, in_specs=specs, out_specs=out(split, whole))(*args)
+        specs = (PartitionSpec(),) * (len(args) - 1) + (PartitionSpec(AXIS),)
+        return jax.shard_map(work, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(*args)
 
     return mapped
 

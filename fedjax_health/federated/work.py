@@ -28,14 +28,12 @@ class Tasks(NamedTuple):
       live: bool[C], False for an empty slot and for a client that dropped out.
       source: i32[C], which of the models on offer the client starts from.
       weight: f32[C], >= 0, public factor of its update (1, or what staleness leaves).
-      memory: Memory of each client.
     """
 
     client: Array
     live: Array
     source: Array
     weight: Array
-    memory: Memory
 
 
 class Shared(NamedTuple):
@@ -43,6 +41,7 @@ class Shared(NamedTuple):
 
     Attributes:
       models: what `pick` chooses a client's Start from.
+      memory: Memory of all clients, leading axis K.
       data: what the population reads.
       hyper: traced numbers.
       clients: typed key of the clients' own randomness.
@@ -50,6 +49,7 @@ class Shared(NamedTuple):
     """
 
     models: Any
+    memory: Memory
     data: Any
     hyper: Hyper
     clients: Array
@@ -57,10 +57,18 @@ class Shared(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What the cohort's work leaves: the merged accumulator, sums of metrics over live clients, new memories [C]."""
+    """What the cohort's work leaves.
+
+    Attributes:
+      acc: the merged accumulator.
+      totals: sums of metrics over live clients.
+      tasks: the tasks, in the order in which they were dealt.
+      memory: new Memory of each, leading axis C, in that order.
+    """
 
     acc: Any
     totals: Metrics
+    tasks: Tasks
     memory: Memory
 
 
@@ -83,26 +91,28 @@ def make_work(parts: Parts, pick: Callable[[Any, Array], tuple[Any, Any]]) -> Ca
     ragged = population.min_count != population.max_count
 
     def one(shared: Shared, task: Tasks) -> tuple[Any, Memory, Array, Metrics]:
+        remembered: Memory = jax.tree.map(lambda leaf: leaf[task.client], shared.memory)
         params, control = pick(shared.models, task.source)
         own = rng.client_key(shared.clients, task.client)
-        start = Start(params, control, task.memory.slot)
+        start = Start(params, control, remembered.slot)
         message, slot, metrics = parts.run_client(
             start, shared.data, task.client, shared.hyper, jax.random.fold_in(own, 0)
         )
         keys = Keys(jax.random.fold_in(own, 1), shared.common)
-        message, memory, more = parts.transform.client(message, task.memory.transform, shared.hyper, keys)
+        message, memory, more = parts.transform.client(message, remembered.transform, shared.hyper, keys)
         weight = task.weight
         if parts.by_examples:
             weight *= population.count(shared.data, task.client).astype(jnp.float32)
         return message, Memory(slot, memory), weight, {**metrics, **more}
 
-    def on_device(shared: Shared, tasks: Tasks) -> Result:
+    def on_device(shared: Shared, tasks: Tasks) -> tuple[Any, Metrics, Memory]:
         """Runs on one device, over its share [C / devices] of the tasks."""
         shared = sharding.varying(shared)
         share = tasks.client.shape[0]
-        message, _, _, metrics = jax.eval_shape(one, shared, jax.tree.map(lambda leaf: leaf[0], tasks))
+        message, own, _, metrics = jax.eval_shape(one, shared, jax.tree.map(lambda leaf: leaf[0], tasks))
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (message, metrics))
-        begin = aggregator.init(zeros[0], share), zeros[1], tasks.memory
+        rows = jax.tree.map(lambda s: jnp.zeros((share, *s.shape), s.dtype), own)
+        begin = aggregator.init(zeros[0], share), zeros[1], rows
 
         def chunk(i: Array, carry: tuple[Any, Metrics, Memory]) -> tuple[Any, Metrics, Memory]:
             acc, totals, memory = carry
@@ -119,20 +129,20 @@ def make_work(parts: Parts, pick: Callable[[Any, Array], tuple[Any, Any]]) -> Ca
             acc, totals, memory = chunk(jnp.int32(0), sharding.varying(begin))
         else:
             acc, totals, memory = jax.lax.fori_loop(0, chunks, chunk, sharding.varying(begin))
-        return Result(aggregator.merge(acc, sharding.AXIS), jax.lax.psum(totals, sharding.AXIS), memory)
+        memory = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, sharding.AXIS, tiled=True, to="invarying"), memory)
+        return aggregator.merge(acc, sharding.AXIS), jax.lax.psum(totals, sharding.AXIS), memory
 
-    mapped = sharding.over_clients(mesh, on_device, lambda axis, all_: Result(all_, all_, axis))
+    mapped = sharding.over_clients(mesh, on_device)
 
     def work(shared: Shared, tasks: Tasks) -> Result:
         rank = jnp.where(tasks.live, 0, 1)
         if ragged:
             count = jax.vmap(population.count, (None, 0))(shared.data, tasks.client)
             rank = jnp.where(tasks.live, population.max_count - count, population.max_count + 1)
-        slots = tasks.client.shape[0]
         # rank k goes to device k % devices
         order = jnp.argsort(rank, stable=True).reshape(-1, mesh.size).T.reshape(-1)
-        result = mapped(shared, jax.tree.map(lambda leaf: leaf[order], tasks))
-        back = jnp.zeros((slots,), order.dtype).at[order].set(jnp.arange(slots, dtype=order.dtype))
-        return result._replace(memory=jax.tree.map(lambda leaf: leaf[back], result.memory))
+        dealt = jax.tree.map(lambda leaf: leaf[order], tasks)
+        acc, totals, memory = mapped(shared, dealt)
+        return Result(acc, totals, dealt, memory)
 
     return work

@@ -1,4 +1,7 @@
-"""Saves and restores the whole training state with orbax; a damaged checkpoint gets one clear sentence."""
+"""Saves and restores the whole training state with orbax; a damaged checkpoint gets one clear sentence.
+
+Of several processes the first alone touches the disk, and the others hear from it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
+from fedjax_health.federated import distributed
 from fedjax_health.threefry import UNROLLED
 from fedjax_health.types import UserError
 
@@ -28,6 +33,18 @@ def _plain_shape(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct((*leaf.shape, 2), jnp.uint32, sharding=leaf.sharding)
 
 
+def _manager(folder: str) -> ocp.CheckpointManager:
+    if jax.process_count() == 1:
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
+        return ocp.CheckpointManager(folder, options=options)
+    os.makedirs(folder, exist_ok=True)  # orbax makes no folder where not all processes take part
+    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}, barrier_sync_key_prefix="main")
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=2, create=False, enable_async_checkpointing=False, multiprocessing_options=alone
+    )
+    return ocp.CheckpointManager(folder, options=options)
+
+
 class Checkpoints:
     """The checkpoints of one stage, numbered by rounds done; the last two are kept. Use as a context manager."""
 
@@ -38,30 +55,36 @@ class Checkpoints:
           folder: where to keep the checkpoints.
         """
         self._folder = os.path.abspath(folder)
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = _manager(self._folder) if distributed.is_main() else None
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()
 
     def latest(self) -> int | None:
-        """Rounds done at the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
+        """Rounds done at the newest complete checkpoint, or None; all processes must ask."""
+        step = None if self._manager is None else self._manager.latest_step()
+        agreed = int(distributed.from_main(np.int32(-1 if step is None else step)))
+        return None if agreed < 0 else agreed
 
     def save(self, rounds: int, state: Any) -> None:
-        """Writes a state (orbax writes to a temporary name and renames).
+        """Writes a state (orbax writes to a temporary name and renames); nothing in a process other than the first.
 
         Args:
           rounds: rounds done.
           state: any pytree of arrays and typed keys.
         """
-        self._manager.save(rounds, args=ocp.args.StandardSave(jax.tree.map(_plain, state)))
+        if self._manager is not None:
+            plain = jax.tree.map(_plain, state)
+            if jax.process_count() > 1:  # orbax would have every process write its share of an array
+                plain = jax.device_get(plain)
+            self._manager.save(rounds, args=ocp.args.StandardSave(plain))
 
     def restore(self, abstract: Any) -> Any:
-        """Reads the newest checkpoint.
+        """Reads the newest checkpoint; all processes must call it.
 
         Args:
           abstract: tree of ShapeDtypeStructs with shardings (jax.eval_shape of `Train.init`): the state comes back on the
@@ -70,19 +93,27 @@ class Checkpoints:
         Raises:
           UserError: truncated, damaged, or of another model.
         """
-        step = self._manager.latest_step()
+        plain = jax.tree.map(_plain_shape, abstract)
+        state = plain if self._manager is None else self._read(self._manager, plain)
+        if jax.process_count() > 1:
+            state = distributed.from_main(state)
+            state = jax.tree.map(lambda value, leaf: distributed.replicate(value, leaf.sharding.mesh), state, plain)
+
+        def typed(leaf: Any, value: Any) -> Any:
+            return jax.random.wrap_key_data(value, impl=UNROLLED) if _is_key(leaf) else value
+
+        return jax.tree.map(typed, abstract, state)
+
+    def _read(self, manager: ocp.CheckpointManager, plain: Any) -> Any:
+        step = manager.latest_step()
         path = os.path.join(self._folder, str(step))
+        if jax.process_count() > 1:  # to the host, since the others do not read
+            plain = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), plain)
         try:
-            plain = jax.tree.map(_plain_shape, abstract)
-            state = self._manager.restore(step, args=ocp.args.StandardRestore(plain))
+            return manager.restore(step, args=ocp.args.StandardRestore(plain))
         except Exception as error:  # orbax raises many kinds, from FileNotFoundError to XlaRuntimeError
             reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
             raise UserError(
                 f"checkpoint {path!r} cannot be read, it is truncated, damaged or of another model ({reason}); delete that "
                 "folder to go on from the one before"
             ) from error
-
-        def typed(leaf: Any, value: Any) -> Any:
-            return jax.random.wrap_key_data(value, impl=UNROLLED) if _is_key(leaf) else value
-
-        return jax.tree.map(typed, abstract, state)

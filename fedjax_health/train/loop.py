@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from fedjax_health.federated import distributed
 from fedjax_health.federated.federation import Data, Parts, State, init_state
 from fedjax_health.federation_config import TrainConfig
 from fedjax_health.types import Array, Hyper, Metrics, UserError
@@ -116,7 +117,7 @@ def run_rounds(
 
     Raises:
       UserError: a loss or parameter is not finite; names stage and round. on_chunk is then not called, so the last good
-        checkpoint stays.
+        checkpoint stays. Or another process was lost.
     """
     done = int(jax.device_get(state.round)[0])
     reason = limit_reason
@@ -126,8 +127,9 @@ def run_rounds(
             reason = "converged"
             break
         start = time.perf_counter()
-        state, metrics = train.run_chunk(state, hyper, data)
-        host = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
+        with distributed.guarded(f"stage {stage!r} after round {done}"):
+            state, metrics = train.run_chunk(state, hyper, data)
+            host = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
         seconds = time.perf_counter() - start
         _check_finite(host, stage, done)
         norms = np.concatenate([norms, host["public/update_norm"].astype(np.float64)], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_health.federated import distributed
 from fedjax_health.federated.federation import Data, Parts, State
 from fedjax_health.federation_config import TrainConfig
 from fedjax_health.files import write_text
@@ -27,7 +29,7 @@ class Trained(NamedTuple):
     """A finished stage.
 
     Attributes:
-      state: final State, leading axis N.
+      state: final State, leading axis N; of several processes, on the first device of this one.
       rounds: rounds done.
       reason: why it stopped: "round limit", "privacy budget" or "converged".
       compile_seconds: to trace and compile the chunk (less when a persistent compilation cache holds it).
@@ -57,7 +59,7 @@ def train_stage(
     epsilon: np.ndarray,
     budget: float,
     workdir: str,
-    writer: Writer,
+    writer: Writer | None,
 ) -> Trained:
     """Trains N federations to the end of a stage.
 
@@ -71,16 +73,17 @@ def train_stage(
       epsilon: f64[T + 1], spent by the whole run after each round; NaN without a mechanism.
       budget: the run's epsilon; training stops before passing it.
       workdir: the run's folder.
-      writer: metrics.
+      writer: metrics; None in a process that writes no files (see `distributed.is_main`), where workdir is not touched.
 
     Raises:
-      UserError: a loss that is not finite, or a checkpoint that cannot be read.
+      UserError: a loss that is not finite, a checkpoint that cannot be read, or another process that was lost.
     """
     within = np.isnan(epsilon) | (epsilon <= budget)
     allowed = int(np.max(np.nonzero(within)[0], initial=0))
-    limit = min(config.rounds, allowed)
+    limit = int(distributed.from_main(np.int32(min(config.rounds, allowed))))
     reason = "round limit" if allowed >= config.rounds else "privacy budget"
     train = make_train(parts, config)
+    keys, hyper, data = distributed.replicate((keys, hyper, data), parts.mesh)
     timing = os.path.join(workdir, "checkpoints", stage.replace("/", "_"), "timing.json")
     with Checkpoints(os.path.dirname(timing)) as checkpoints:
         compile_seconds, chunk_seconds = 0.0, []
@@ -89,12 +92,11 @@ def train_stage(
             checkpoints.save(0, state)  # so that there is always a last good one
         else:
             state = checkpoints.restore(jax.eval_shape(train.init, keys))
-            if os.path.isfile(timing):
+            if writer is not None and os.path.isfile(timing):
                 with open(timing, encoding="utf-8") as file:
                     compile_seconds, chunk_seconds = json.load(file)
         start = int(jax.device_get(state.round)[0])
-        writer.truncate(stage, start + 1)
-        norms = writer.history(stage, "public/update_norm", keys.shape[0])
+        norms = _history(stage, start, keys.shape[0], writer)
         if start + config.rounds_per_chunk <= limit:
             began = time.perf_counter()
             train = train._replace(run_chunk=train.run_chunk.lower(state, hyper, data).compile())
@@ -105,10 +107,12 @@ def train_stage(
             checkpoints.save(rounds, now)
             write_text(timing, json.dumps([compile_seconds, chunk_seconds]) + "\n")
 
-        with Progress(stage, limit, start) as progress:
+        with contextlib.nullcontext() if writer is None else Progress(stage, limit, start) as progress:
 
             def on_chunk(now: State, first: int, metrics: dict[str, np.ndarray], seconds: float) -> None:
                 nonlocal last_save
+                if writer is None or progress is None:
+                    return
                 chunk_seconds.append(seconds)
                 done = first + config.rounds_per_chunk
                 spent = epsilon[first + 1 : done + 1]
@@ -131,6 +135,20 @@ def train_stage(
                 on_chunk=on_chunk,
                 norms=norms,
             )
-        if checkpoints.latest() != outcome.rounds:
+        if checkpoints.latest() != outcome.rounds and writer is not None:
             save(outcome.state, outcome.rounds)
-    return Trained(outcome.state, outcome.rounds, outcome.reason, compile_seconds, np.asarray(chunk_seconds))
+    return Trained(
+        distributed.local(outcome.state), outcome.rounds, outcome.reason, compile_seconds, np.asarray(chunk_seconds)
+    )
+
+
+def _history(stage: str, start: int, seeds: int, writer: Writer | None) -> np.ndarray:
+    """Norms of the updates so far, f64[N, rounds], the same in all processes; the file then ends where training goes on."""
+    norms = np.zeros((seeds, 0))
+    if writer is not None:
+        writer.truncate(stage, start + 1)
+        norms = writer.history(stage, "public/update_norm", seeds)
+    if jax.process_count() == 1:
+        return norms
+    rounds = int(distributed.from_main(np.int32(norms.shape[1])))
+    return distributed.from_main(norms if writer is not None else np.zeros((seeds, rounds)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from fedjax_health import tree
@@ -23,7 +24,6 @@ def make_clip() -> UpdateTransform:
         del keys
         norm = tree.global_norm(update)
         finite = jnp.isfinite(norm)
-        safe = tree.where(finite, update, tree.zeros_like(update))
         bound = hyper["l2_clip_norm"]
         factor = jnp.where(norm > bound, bound / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny), 1.0)
         metrics = {
@@ -31,7 +31,9 @@ def make_clip() -> UpdateTransform:
             "sim/clip_fraction": (norm > bound).astype(jnp.float32),
             "sim/nonfinite_clients": 1.0 - finite.astype(jnp.float32),
         }
-        return tree.scale(jnp.where(finite, factor, 0.0), safe), memory, metrics
+        # one product and one selection an element: this runs for every client
+        clipped = jax.tree.map(lambda leaf: jnp.where(finite, factor * leaf, 0.0), update)
+        return clipped, memory, metrics
 
     def l2_bound(bound: Array | None, hyper: Hyper) -> Array | None:
         del bound
