@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -49,16 +49,16 @@ class Program(NamedTuple):
     """N federations side by side, compiled.
 
     Attributes:
-      parts: the federation.
-      start: () -> State [N] before the first round; always the same. Each run consumes one.
-      run: state -> (state after R rounds, metrics on the host, f64[N, R] each); waits for the result.
+      start: seeds [N] -> State before the first round. A run consumes it.
+      place: (name -> f32[N] of every traced number, records) -> inputs, on the devices for good.
+      run: (state, inputs) -> (state after R rounds, metrics on the host, f64[N, R] each); waits for the result.
       compile_s: seconds of tracing, lowering and compiling `run`.
       memory_mb: that `run` needs on one device: arguments, results and temporaries, 1e6 bytes, by the compiler's plan.
     """
 
-    parts: Parts
-    start: Callable[[], State]
-    run: Callable[[State], tuple[State, dict[str, np.ndarray]]]
+    start: Callable[[Sequence[int]], State]
+    place: Callable[[Hyper, Any], tuple[Hyper, Data]]
+    run: Callable[[State, tuple[Hyper, Data]], tuple[State, dict[str, np.ndarray]]]
     compile_s: float
     memory_mb: float
 
@@ -198,50 +198,48 @@ def make_parts(
     return build_federation(model, population, dim, 2, config, mesh or sharding.make_mesh(), devices, 1.0, private)
 
 
-def hyper_values(config: TrainConfig) -> dict[str, float]:
-    """The traced numbers of a config.
+def make_numbers(config: TrainConfig, federations: int = 1) -> Hyper:
+    """The traced numbers of a config, f32[N] each; the noise multiplier of a private run is NOISE.
 
     Args:
-      config: of the training; of a private one too, whose noise multiplier is NOISE.
+      config: of the training.
+      federations: N.
     """
     names = ("client_learning_rate", "server_learning_rate", "l2_clip_norm", "proximal_weight")
-    return {**{name: getattr(config, name) for name in names}, "noise_multiplier": NOISE}
+    values = {**{name: getattr(config, name) for name in names}, "noise_multiplier": NOISE}
+    return make_hyper(values, federations)
 
 
-def make_program(
-    parts: Parts,
-    config: TrainConfig,
-    records: Any,
-    clients: int,
-    *,
-    hyper: Mapping[str, np.ndarray] | None = None,
-    seeds: int = 1,
-) -> Program:
-    """Compiles `config.rounds_per_chunk` rounds of N federations that read the same records.
+def make_program(parts: Parts, config: TrainConfig, records: Any, federations: int = 1) -> Program:
+    """Compiles `config.rounds_per_chunk` rounds of federations that read the same records.
 
     Args:
       parts: the federation.
       config: how it trains.
-      records: what the population reads, a Store or a key.
-      clients: K.
-      hyper: f32[N] of each traced number; None takes the config's.
-      seeds: N.
+      records: what the population reads, a Store or a key; `place` takes others of the same shapes.
+      federations: N.
     """
     train = make_train(parts, config)
-    keys = jax.vmap(root_key)(jnp.arange(seeds, dtype=jnp.uint32))
-    numbers = make_hyper(hyper_values(config), seeds) if hyper is None else jax.tree.map(jnp.asarray, dict(hyper))
-    data = Data(records, np.ones((seeds, clients), bool))  # pyright: ignore[reportArgumentType]
-    compile_s, compiled = work.timed(lambda: train.run_chunk.lower(train.init(keys), numbers, data).compile())
-    _, *placed = compiled.input_shardings[0]
-    inputs = jax.device_put((numbers, data), tuple(placed))  # or each run would copy them to the devices first
+    included = np.ones((federations, parts.population.size), bool)
+
+    def start(seeds: Sequence[int]) -> State:
+        return train.init(jax.vmap(root_key)(jnp.asarray(seeds, jnp.uint32)))
+
+    example = (start(range(federations)), make_numbers(config, federations), Data(records, included))  # pyright: ignore[reportArgumentType]
+    compile_s, compiled = work.timed(lambda: train.run_chunk.lower(*example).compile())
+    placement = compiled.input_shardings[0][1:]
     plan = compiled.memory_analysis()
     needed = (
         plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes - plan.alias_size_in_bytes
     )
 
-    def run(state: State) -> tuple[State, dict[str, np.ndarray]]:
+    def place(hyper: Hyper, records: Any) -> tuple[Hyper, Data]:
+        # once, or each run would copy them to the devices first; aligned NumPy arrays are not copied on a CPU
+        return jax.device_put((hyper, Data(records, included)), tuple(placement))  # pyright: ignore[reportArgumentType]
+
+    def run(state: State, inputs: tuple[Hyper, Data]) -> tuple[State, dict[str, np.ndarray]]:
         state, metrics = compiled(state, *inputs)
         jax.block_until_ready(state)
         return state, {name: np.asarray(value, np.float64) for name, value in jax.device_get(metrics).items()}
 
-    return Program(parts, lambda: train.init(keys), run, compile_s, needed / 1e6)
+    return Program(start, place, run, compile_s, needed / 1e6)

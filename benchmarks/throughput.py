@@ -84,11 +84,13 @@ def make_ours(cohort: int, rounds: int, variant: Variant, *, chunk: int = 0, den
     config = engine.make_config(cohort, rounds, chunk, **variant.changes)
     population = stored_population(work.CLIENTS, work.ROWS, work.ROWS)
     parts = engine.make_parts(model, population, work.FEATURES, config, private=variant.private, fleet=variant.fleet)
-    program = engine.make_program(parts, config, engine.make_equal_store(data.x, data.y), work.CLIENTS)
+    store = engine.make_equal_store(data.x, data.y)
+    program = engine.make_program(parts, config, store)
+    inputs = program.place(engine.make_numbers(config), store)
 
     def once() -> tuple[float, float, work.Layers]:
-        start = jax.block_until_ready(program.start())
-        seconds, (state, metrics) = work.timed(lambda: program.run(start))
+        start = jax.block_until_ready(program.start([0]))
+        seconds, (state, metrics) = work.timed(lambda: program.run(start, inputs))
         layers = jax.tree.map(lambda leaf: leaf[0], jax.device_get(state.params.client))
         return seconds, float(metrics["sim/cohort"].sum()), layers
 

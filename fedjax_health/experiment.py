@@ -68,8 +68,9 @@ def run(config: Config, path: str) -> str | None:
     try:
         with Writer(path) as writer:
             with timed("load"):
-                prepared, plan = load(config)
+                prepared = load(config)
                 manifest["notes"] = {p.domain.name: list(p.domain.notes) for p in prepared if p.domain.notes}
+                plan = plan_privacy(config, prepared)
             rows: dict[str, list[Row]] = {name: [] for name in TABLES}
             pictures = Pictures([], [], [])
             mesh = sharding.make_local_mesh()
@@ -115,15 +116,16 @@ def assist(config: Config) -> None:
     Args:
       config: the run.
     """
-    prepared, plan = load(config)
+    prepared = load(config)
+    plan = plan_privacy(config, prepared)
     done: dict[str, int] = {}
     for release in plan.releases:
         p = next(p for p in prepared if p.domain.name == release.domain)
         done[release.stage] = train(config, plan, release, p, done, "", None).rounds
 
 
-def load(config: Config) -> tuple[list[Prepared], PrivacyPlan]:
-    """The data of every domain with its federations, over the devices of all processes, and the noise.
+def load(config: Config) -> list[Prepared]:
+    """The data of every domain with its federations, over the devices of all processes.
 
     Args:
       config: the run.
@@ -132,7 +134,7 @@ def load(config: Config) -> tuple[list[Prepared], PrivacyPlan]:
     prepared = [prepare(name, config, mesh) for name in config.data.domains]
     for p in prepared:
         distributed.check_same(f"data of {p.domain.name}", (p.domain.data, p.include, p.shares))
-    return prepared, plan_privacy(config, prepared)
+    return prepared
 
 
 def prepare(name: str, config: Config, mesh: Any) -> Prepared:

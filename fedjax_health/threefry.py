@@ -56,7 +56,7 @@ def _counters(shape: tuple[int, ...]) -> tuple[Array, Array]:
     return jnp.zeros(shape, jnp.uint32), jax.lax.iota(jnp.uint32, size).reshape(shape)
 
 
-def _seed(seed: Array) -> Array:
+def _seed(seed: Array | int) -> Array:
     seed = jnp.asarray(seed)
     return jnp.stack([jnp.zeros((), jnp.uint32), seed.astype(jnp.uint32)])
 
@@ -65,7 +65,7 @@ def _split(key: Array, shape: tuple[int, ...]) -> Array:
     return jnp.stack(threefry(key, *_counters(shape)), -1)
 
 
-def _fold_in(key: Array, data: Array) -> Array:
+def _fold_in(key: Array, data: Array | int) -> Array:
     return jnp.stack(threefry(key, *_seed(data)))
 
 

@@ -118,10 +118,20 @@ def test_missing_key():
         ("vae.train.rounds", 0),
         ("vae.train.rounds", 601),
         ("vae.train.cohort", -100),
-        ("vae.train.clients_per_chunk", 0),
+        ("vae.train.clients_per_chunk", -1),
         ("vae.train.batch_size", -1),
         ("vae.train.local", "epoch"),
-        ("vae.train.algorithm", "fedprox"),
+        ("vae.train.algorithm", "fedprx"),
+        ("vae.train.server_optimizer", "fedadam"),
+        ("vae.train.sampler", "fixed"),
+        ("vae.train.aggregation.rule", "median"),
+        ("vae.train.aggregation.attackers", 1.0),
+        ("vae.train.compression.bits", 17),
+        ("vae.train.hierarchy.institutions", 4),
+        ("devices.shares", (0.5, 0.5)),
+        ("devices.over_commitment", 1.3),
+        ("devices.availability", "markov"),
+        ("data.partition.alpha", 0.0),
         ("vae.train.client_optimizer", "adamw"),
         ("vae.train.client_learning_rate", 0.0),
         ("vae.train.l2_clip_norm", -0.3),
@@ -129,8 +139,8 @@ def test_missing_key():
         ("vae.train.ema_decay", 1.0),
         ("vae.train.convergence_window", -1),
         ("vae.train.convergence_tolerance", -0.5),
-        ("vae.train.weighting", "examples"),
-        ("classifier.train.weighting", "records"),
+        ("vae.train.aggregation.weighting", "examples"),
+        ("classifier.train.aggregation.weighting", "records"),
     ],
 )
 def test_a_broken_rule_names_the_key(path, value):
@@ -147,7 +157,15 @@ def test_rules_across_fields():
             {"data.domains": ("table",), "data.validation_fraction": 0.5, "data.test_fraction": 0.5},
             "leave clients to train",
         ),
-        ({"vae.train.weighting": "examples"}, "which the accountant does not cover"),
+        ({"vae.train.aggregation.weighting": "examples"}, "not covered by the accountant"),
+        (
+            {"vae.train.algorithm": "scaffold"},
+            "exact for plain SGD only",
+        ),
+        (
+            {"classifier.train.aggregation.rule": "krum", "classifier.train.aggregation.weighting": "examples"},
+            "counts every client once",
+        ),
     ]
     for changes, message in cases:
         with pytest.raises(UserError, match=message):
@@ -155,11 +173,11 @@ def test_rules_across_fields():
 
 
 def test_what_is_not_used_is_not_checked():
-    open_run = {"privacy.mechanism": "none", "privacy.epsilon": 0.0, "vae.train.weighting": "examples"}
-    assert configuration.from_config_dict(_changed(open_run)).vae.train.weighting == "examples"
+    open_run = {"privacy.mechanism": "none", "privacy.epsilon": 0.0, "vae.train.aggregation.weighting": "examples"}
+    assert configuration.from_config_dict(_changed(open_run)).vae.train.aggregation.weighting == "examples"
     simulated = {"data.validation_fraction": 0.5, "data.test_fraction": 0.6}
     configuration.from_config_dict(_changed(simulated))
-    configuration.from_config_dict(_changed({"classifier.train.weighting": "examples"}))
+    configuration.from_config_dict(_changed({"classifier.train.aggregation.weighting": "examples"}))
 
 
 def test_json_identity_and_first_difference():

@@ -24,8 +24,8 @@ class Cost(NamedTuple):
     """
 
     flops: float
-    bytes_up: int
-    bytes_down: int
+    bytes_up: float
+    bytes_down: float
 
 
 def peak_memory_megabytes() -> float:

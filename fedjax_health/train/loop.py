@@ -56,7 +56,8 @@ def make_train(parts: Parts, config: TrainConfig, shared_population: bool = True
             return jax.vmap(chunk, in_axes=(0, 0, axes))(state, hyper, data)
         # one federation is not mapped: a mapped loop of varying length would run every branch for its one member
         only = Data(jax.tree.map(lambda leaf: leaf if shared_population else leaf[0], data.population), data.include[0])
-        result = chunk(*jax.tree.map(lambda leaf: leaf[0], (state, hyper)), only)
+        own, numbers = jax.tree.map(lambda leaf: leaf[0], (state, hyper))
+        result = chunk(own, numbers, only)
         return jax.tree.map(lambda leaf: leaf[None], result)
 
     run_chunk = jax.jit(mapped, donate_argnums=0)

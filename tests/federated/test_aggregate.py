@@ -96,7 +96,7 @@ def test_merge_adds_the_devices():
         return mean.merge(mean.add(sharding.varying(acc), leaves, mine), sharding.AXIS)
 
     tasks = (jax.tree.map(jnp.asarray, some), members(np.ones(8, bool), weight))
-    merged = jax.jit(sharding.over_clients(sharding.make_mesh(4), of_one_device, lambda _, whole: whole))(tasks)
+    merged = jax.jit(sharding.over_clients(sharding.make_mesh(4), of_one_device))(tasks)
     assert float(merged.weight) == 36.0
     for name, leaf in some.items():
         np.testing.assert_allclose(merged.update[name], np.tensordot(weight, leaf, 1), rtol=1e-5, atol=1e-5)

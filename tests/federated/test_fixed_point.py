@@ -33,7 +33,7 @@ def over(devices, aggregator, updates, who, chunk):
         start = sharding.varying(aggregator.init(zero, mine))
         return aggregator.merge(jax.lax.fori_loop(0, mine // chunk, body, start), sharding.AXIS)
 
-    merged = sharding.over_clients(sharding.make_mesh(devices), on_device, lambda split, whole: whole)
+    merged = sharding.over_clients(sharding.make_mesh(devices), on_device)
     return jax.jit(lambda k, u, m: aggregator.total(merged(k, (u, m)), k))(KEY, updates, who)
 
 

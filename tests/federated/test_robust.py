@@ -283,7 +283,7 @@ def gathered(devices, chunk, updates, members):
         return aggregator.merge(jax.lax.fori_loop(0, mine // chunk, body, start), sharding.AXIS)
 
     deal = np.arange(SLOTS).reshape(-1, devices).T.reshape(-1)
-    merged = sharding.over_clients(sharding.make_mesh(devices), on_device, lambda split, whole: whole)
+    merged = sharding.over_clients(sharding.make_mesh(devices), on_device)
     return jax.jit(merged)(take((updates, members), deal))
 
 

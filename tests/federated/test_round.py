@@ -36,7 +36,9 @@ def test_limit_is_the_centralised_step(private):
     """No noise, no clip, everyone, one local step, server rate 1: the mean gradient of the pooled loss."""
     model = toy.linear()
     parts = toy.make_parts(
-        model, toy.train_config(**EVERYONE, weighting="equal" if private else "examples"), private=private
+        model,
+        toy.train_config(**EVERYONE, aggregation={"weighting": "equal" if private else "examples"}),
+        private=private,
     )
     hyper, data = toy.hyper(noise_multiplier=0.0, l2_clip_norm=1e9), toy.make_data(parts)
     before, after, metrics = one_round(parts, toy.keys(0), hyper, data)
@@ -79,7 +81,7 @@ def test_fedavg_of_several_local_steps_is_the_mean_of_local_models():
 
 
 def test_adam_on_the_server_moves_by_the_sign():
-    parts = toy.make_parts(toy.linear(), toy.train_config(**EVERYONE, algorithm="fedadam"))
+    parts = toy.make_parts(toy.linear(), toy.train_config(**EVERYONE, server_optimizer="adam"))
     hyper = toy.hyper(noise_multiplier=0.0, l2_clip_norm=1e9, server_learning_rate=0.01)
     before, after, _ = one_round(parts, toy.keys(0), hyper, toy.make_data(parts))
     step = change(before, after)
@@ -112,7 +114,7 @@ def test_one_client_moves_the_sum_by_at_most_the_bound(kind):
     assert moved.max() <= bound * (1 + 1e-5)
     assert np.sum(moved > 0.99 * bound) > 5  # the bound is met, so a sum that is not clipped would fail
     if kind == "nan":
-        assert moved[client] == 0
+        assert moved[client] <= 1e-6  # the others are dealt in another order without it
 
 
 def test_a_left_out_client_is_as_if_it_had_never_been():

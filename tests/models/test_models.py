@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 
 from fedjax_health import tree
-from fedjax_health.config import GanConfig, TrainConfig, VaeConfig
+from fedjax_health.config import GanConfig, VaeConfig
 from fedjax_health.data.encode import Layout
 from fedjax_health.models.classifier import make_classifier
 from fedjax_health.models.gan import make_gan
@@ -27,12 +28,7 @@ HYPER = {
     "penalty": jnp.float32(10.0),
     "class_prior": jnp.array([0.6, 0.4], jnp.float32),
 }
-TRAIN = TrainConfig(
-    rounds=1, rounds_per_chunk=1, cohort=1, clients_per_chunk=1, local="steps", local_epochs=1, local_steps=1,
-    batch_size=B, algorithm="fedavg", client_optimizer="sgd", client_learning_rate=0.1, server_learning_rate=1.0,
-    step_clip_norm=0.0, weighting="equal", l2_clip_norm=1.0, ema_decay=0.0, convergence_window=0,
-    convergence_tolerance=0.0,
-)  # fmt: skip
+TRAIN = toy.train_config(rounds=1, rounds_per_chunk=1, cohort=1, batch_size=B, local_steps=1)
 NAMES = ("vae", "gan-split", "gan-joint", "wgan_gp-split", "wgan_gp-joint")
 
 
@@ -41,9 +37,9 @@ def _model(name: str):
     if name == "classifier":
         return make_classifier(LAYOUT.dim, L, (6,))
     if name == "vae":
-        return make_vae(LAYOUT, L, VaeConfig((6,), 2, 1.0, TRAIN))
+        return make_vae(LAYOUT, L, VaeConfig((6,), "auto", 2, 1.0, TRAIN))
     kind, placement = name.split("-")
-    config = GanConfig((6,), 2, placement, 10.0, 2, 8, 0.02, TRAIN)
+    config = GanConfig((6,), "auto", 2, placement, 10.0, 2, 8, 0.02, TRAIN)
     return {"gan": make_gan, "wgan_gp": make_wgan_gp}[kind](LAYOUT, L, config)
 
 
@@ -206,7 +202,11 @@ def test_vae_puts_no_likelihood_on_a_missing_cell():
 
 @pytest.mark.parametrize("name", ["vae", "wgan_gp"])
 def test_a_table_without_numeric_columns_or_without_codes(name):
-    config = VaeConfig((6,), 2, 1.0, TRAIN) if name == "vae" else GanConfig((6,), 2, "split", 10.0, 2, 8, 0.02, TRAIN)
+    config = (
+        VaeConfig((6,), "auto", 2, 1.0, TRAIN)
+        if name == "vae"
+        else GanConfig((6,), 2, "split", 10.0, 2, 8, 0.02, TRAIN)
+    )
     make = make_vae if name == "vae" else make_wgan_gp
     for layout, columns in ((Layout(0, 1, (3,), ()), slice(4, 8)), (Layout(3, 0, (), (-1, -1, -1)), slice(0, 3))):
         model = make(layout, L, config)

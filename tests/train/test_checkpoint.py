@@ -18,8 +18,8 @@ from fedjax_health.types import UserError
 
 
 @functools.cache
-def trained(algorithm="fedadam"):
-    config = toy.train_config(algorithm=algorithm, rounds_per_chunk=1)
+def trained(server_optimizer="adam"):
+    config = toy.train_config(server_optimizer=server_optimizer, rounds_per_chunk=1)
     parts = toy.make_parts(toy.linear(), config)
     train = make_train(parts, config)
     state, _ = train.run_chunk(train.init(toy.keys(0, 1)), toy.hyper(2), toy.make_data(parts, 2))
@@ -84,6 +84,6 @@ def test_a_truncated_checkpoint_is_one_sentence_and_the_one_before_still_works(t
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     saved(tmp_path, 2)
-    other = jax.eval_shape(trained("fedavg")[0].init, toy.keys(0, 1))
+    other = jax.eval_shape(trained("sgd")[0].init, toy.keys(0, 1))
     with Checkpoints(str(tmp_path)) as checkpoints, pytest.raises(UserError, match="of another model"):
         checkpoints.restore(other)

@@ -56,10 +56,10 @@ def files(path):
 @pytest.mark.parametrize(("after", "devices"), [(0, 1), (1, 1), (2, 1), (1, 4)])
 def test_interrupted_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, after, devices):
     monkeypatch.setattr(stage, "SAVE_SECONDS", 0.0)
-    whole = train(tmp_path / "whole", devices=devices, algorithm="fedadam")
+    whole = train(tmp_path / "whole", devices=devices, server_optimizer="adam")
     with pytest.raises(Crash):
-        train(tmp_path / "parts", devices=devices, algorithm="fedadam", writer=crashing(after))
-    resumed = train(tmp_path / "parts", devices=devices, algorithm="fedadam")
+        train(tmp_path / "parts", devices=devices, server_optimizer="adam", writer=crashing(after))
+    resumed = train(tmp_path / "parts", devices=devices, server_optimizer="adam")
     assert (resumed.rounds, resumed.reason) == (whole.rounds, whole.reason) == (6, "round limit")
     for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(resumed.state), strict=True):
         if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
