@@ -17,7 +17,17 @@ from fedjax_health.devices.clock import advance
 from fedjax_health.devices.round import RETRY_SECONDS
 from fedjax_health.federated.cohort import CohortSampler
 from fedjax_health.federated.federation import Data, Parts, RoundFn, Scheme, State
-from fedjax_health.federated.round import mean_message, means, remember, server_step, share, stream, work_of, world
+from fedjax_health.federated.round import (
+    mean_message,
+    means,
+    play,
+    remember,
+    server_step,
+    share,
+    stream,
+    work_of,
+    world,
+)
 from fedjax_health.federated.work import Tasks, make_work
 from fedjax_health.models.base import ModelParams
 from fedjax_health.types import Array, Hyper, Metrics
@@ -148,7 +158,10 @@ def make_fedbuff(sampler: CohortSampler, concurrency: int, buffer: int, max_stal
             elapsed = jnp.where(jnp.any(events.client >= 0), elapsed, jnp.float32(RETRY_SECONDS))
             staleness = state.round - events.version
             fits = staleness <= max_staleness
-            live = (events.client >= 0) & fits
+            answered = events.client >= 0
+            # who broke off, or is off at the time, does not answer; costs are those of the answers behind this step
+            outcome = play(parts, state, data, jnp.where(answered, events.client, 0), answered)
+            live = outcome.alive & fits
             scale = jax.lax.rsqrt(1.0 + staleness.astype(jnp.float32))
             # a weighted mean does not see a common factor; at least 1, since the mean divides by no less
             weight = scale * jnp.sqrt(jnp.float32(kept))
@@ -158,7 +171,6 @@ def make_fedbuff(sampler: CohortSampler, concurrency: int, buffer: int, max_stal
             shared = share(state, hyper, data, (flight.versions, state.params.server, state.control))
             result = work(shared, padded)
             message, noise = mean_message(parts, state, hyper, result.acc)
-            answered = jnp.sum((events.client >= 0).astype(jnp.float32))
             took_part = jnp.maximum(jnp.sum(live.astype(jnp.float32)), 1.0)
             message = tree.scale(jnp.sum(jnp.where(live, scale, 0.0)) / took_part, message)
             new, metrics = server_step(parts, state, hyper, message)
@@ -171,14 +183,13 @@ def make_fedbuff(sampler: CohortSampler, concurrency: int, buffer: int, max_stal
                 scheme=flight._replace(versions=versions),
             )
             return new, {
+                **outcome.metrics,
                 **means(result, live),
                 **noise,
                 **metrics,
                 "sim/round_seconds": elapsed,
                 "sim/staleness": jnp.sum(jnp.where(live, staleness, 0).astype(jnp.float32)) / took_part,
-                "sim/stale_dropped": jnp.sum((events.client >= 0) & ~fits).astype(jnp.float32),
-                "sim/bytes_up": answered * jnp.float32(parts.costs.bytes_up),
-                "sim/bytes_down": answered * jnp.float32(parts.costs.bytes_down),
+                "sim/stale_dropped": jnp.sum(outcome.alive & ~fits).astype(jnp.float32),
             }
 
         return round_fn
