@@ -113,7 +113,9 @@ def make_hierarchy(institutions: int, period: int) -> Scheme:
             drift = jax.tree.map(
                 lambda w, v: jnp.sum(share_of) * w - jnp.tensordot(share_of, v, 1), state.params.client, copies
             )
-            met, server_metrics = server_step(parts, state, hyper, drift)
+            # the server has seen meetings, not rounds: its average starts with the first of them
+            meetings = state._replace(round=state.round // period)
+            met, server_metrics = server_step(parts, meetings, hyper, drift)
             meeting = (state.round + 1) % period == 0
             fresh = jax.tree.map(lambda w, v: jnp.broadcast_to(w, v.shape), met.params.client, copies)
             new = tree.where(meeting, met, state)._replace(

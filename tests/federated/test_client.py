@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import toy
 
 from fedjax_health.federated.algorithms import Start, make_fedavg, make_local_rule
-from fedjax_health.federated.client import make_plan, make_run_client
+from fedjax_health.federated.client import MOST_RANKED, make_plan, make_run_client, shuffle
 from fedjax_health.threefry import root_key
 
 
-def batches_of(plan, count, seed=0):
-    """The batches that a client with `count` records really visits, i32[own steps, B]."""
-    index = np.asarray(plan.index(jnp.int32(count), root_key(seed)))
+def batches_of(plan, count, key=None):
+    """All batches of the program, i32[S, B], and those that a client with `count` records really visits."""
+    index = np.asarray(plan.index(jnp.int32(count), root_key(0) if key is None else key))
     return index, index[: int(plan.own(jnp.int32(count)))]
 
 
@@ -33,19 +36,50 @@ def test_epochs_visit_each_own_record_once_an_epoch(count):
         assert not np.array_equal(own[:3], own[3:])  # a fresh order each epoch
 
 
-@pytest.mark.parametrize("most", [5, 600])  # by ranks, and by a sort
-def test_epoch_order_is_uniform(most):
-    plan = make_plan(toy.train_config(local="epochs", batch_size=1), most, 0)
-    index = jax.vmap(plan.index, (None, 0))(jnp.int32(4), jax.random.split(root_key(1), 4000))
-    for place in range(4):
-        tally = np.bincount(np.asarray(index)[:, place, 0], minlength=5)
-        assert tally[4] == 0
-        assert scipy.stats.chisquare(tally[:4]).pvalue > 1e-3
-    assert np.all(np.asarray(index)[:, 4:, 0] == most)
-    pairs = np.asarray(index)[:, 0, 0] * 4 + np.asarray(index)[:, 1, 0]
-    assert (
-        scipy.stats.chisquare(np.bincount(pairs, minlength=16)[[i for i in range(16) if i // 4 != i % 4]]).pvalue > 1e-3
-    )
+def frequencies(orders, count):
+    """p-values of: each permutation of the own records is as likely (up to 5), each record in each place (more)."""
+    own = orders[:, :count]
+    if count <= 5:
+        code = own @ (count ** np.arange(count))
+        _, tally = np.unique(code, return_counts=True)
+        expected = len(own) / math.factorial(count)
+        seen = np.concatenate([tally, np.zeros(math.factorial(count) - len(tally), int)])
+        return [scipy.stats.chisquare(seen, np.full(len(seen), expected)).pvalue]
+    return [scipy.stats.chisquare(np.bincount(own[:, place], minlength=count)).pvalue for place in range(0, count, 7)]
+
+
+RANKED, SORTED = MOST_RANKED, MOST_RANKED + 1
+
+
+@pytest.mark.parametrize(("most", "count"), [(5, 4), (5, 5), (RANKED, 5), (RANKED, 40), (SORTED, 4), (SORTED, 40)])
+def test_shuffle_is_a_uniform_permutation_of_the_own_records(most, count):
+    draw = jax.jit(jax.vmap(lambda key: shuffle(jnp.int32(count), most, key)))
+    orders = np.concatenate([np.asarray(draw(jax.random.split(root_key(s), 1000))) for s in range(6)])
+    assert orders.shape == (6000, most) and orders.dtype == np.int32
+    assert np.all(np.sort(orders[:, :count], 1) == np.arange(count))
+    assert np.all(orders[:, count:] == most)
+    assert min(frequencies(orders, count)) > 1e-4
+
+
+def test_a_biased_shuffle_is_rejected():
+    """A cyclic shift puts each record in each place equally often, a swap with any place (naive Fisher-Yates) nearly."""
+    rng = np.random.default_rng(0)
+    shifted = (np.arange(5) + rng.integers(0, 5, (6000, 1))) % 5
+    naive = np.tile(np.arange(5), (6000, 1))
+    for i in range(5):
+        j, rows = rng.integers(0, 5, 6000), np.arange(6000)
+        naive[rows, i], naive[rows, j] = naive[rows, j], naive[rows, i]
+    for biased in (shifted, naive):
+        assert np.all(np.sort(biased, 1) == np.arange(5))
+        assert min(frequencies(biased, 5)) < 1e-6
+
+
+@pytest.mark.parametrize("most", [7, SORTED])
+def test_shuffle_of_no_records_and_of_all(most):
+    none = shuffle(jnp.int32(0), most, root_key(0))
+    assert np.all(np.asarray(none) == most)
+    every = np.asarray(shuffle(jnp.int32(most), most, root_key(0)))
+    assert np.array_equal(np.sort(every), np.arange(most)) and not np.array_equal(every, np.arange(most))
 
 
 def test_steps_draw_uniformly_with_replacement_within_the_client():
@@ -80,24 +114,66 @@ def runner(config, optimizer="sgd", step_clip=0.0):
     return model, jax.jit(jax.vmap(of, (None, None, 0, None, None)))
 
 
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_local_descent_equals_numpy(epochs):
-    config = toy.train_config(local="epochs", local_epochs=epochs, batch_size=toy.H)
-    model, run = runner(config)
-    params, data = model.init(root_key(0)), toy.domain().data
-    update, metrics = run(params, data, jnp.arange(24), toy.hyper(None), root_key(1))
-    start = {k: np.asarray(v, np.float64) for k, v in params.client["params"]["Dense_0"].items()}
-    count, offset = np.asarray(data.count), np.asarray(data.offset)
-    assert 0 in count and toy.H in count
+def in_numpy(params, data, client, batches, rate=0.1):
+    """Update and mean loss of one client that visits these batches of record indices, f64."""
+    w, b = (np.asarray(params.client["params"]["Dense_0"][k], np.float64) for k in ("kernel", "bias"))
+    start, losses, count = (w, b), [], int(data.count[client])
+    for batch in batches:
+        rows = int(data.offset[client]) + batch[batch < count]
+        x, y = np.asarray(data.x, np.float64)[rows], np.asarray(data.y)[rows]
+        logits = x @ w + b
+        losses.append(np.mean(scipy.special.logsumexp(logits, axis=1) - logits[np.arange(len(y)), y]))
+        w, b = softmax_step(w, b, x, y, rate)
+    return start[0] - w, start[1] - b, np.mean(losses) if losses else 0.0
+
+
+def check_against_numpy(config, lazy=True, batches_are=None):
+    """Every toy client (ragged: 0 to 6 records) against NumPy over the batches that its plan names for its key."""
+    model, population, data = toy.linear(), toy.domain().population._replace(lazy=lazy), toy.domain().data
+    plan = make_plan(config, population.max_count, population.min_count)
+    run = make_run_client(population, make_fedavg(model, make_local_rule("sgd", 0.0)), plan)
+    params, keys = model.init(root_key(0)), jax.random.split(root_key(1), 24)
+
+    def of(client, key):
+        return run(Start(params, (), ()), data, client, toy.hyper(None), key)
+
+    message, _, metrics = jax.device_get(jax.jit(jax.vmap(of))(jnp.arange(24), keys))
+    count = np.asarray(data.count)
+    assert 0 in count and toy.H in count and len(set(count)) > 4
     for k in range(24):
-        rows = slice(offset[k], offset[k] + count[k])
-        w, b = start["kernel"], start["bias"]
-        for _ in range(epochs if count[k] else 0):
-            w, b = softmax_step(w, b, np.asarray(data.x)[rows], np.asarray(data.y)[rows], 0.1)
-        got = jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k]), update["params"]["Dense_0"])
-        np.testing.assert_allclose(got["kernel"], start["kernel"] - w, atol=2e-6)
-        np.testing.assert_allclose(got["bias"], start["bias"] - b, atol=2e-6)
-    assert np.all(np.asarray(metrics["sim/loss"])[count > 0] > 0)
+        own = (
+            batches_of(plan, count[k], jax.random.split(keys[k])[0])[1]
+            if batches_are is None
+            else batches_are(count[k])
+        )
+        own = own if count[k] else own[:0]
+        kernel, bias, loss = in_numpy(params, data, k, own)
+        np.testing.assert_allclose(message["params"]["Dense_0"]["kernel"][k], kernel, atol=2e-6)
+        np.testing.assert_allclose(message["params"]["Dense_0"]["bias"][k], bias, atol=2e-6)
+        np.testing.assert_allclose(metrics["sim/loss"][k], loss, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_whole_passes_equal_numpy_whatever_the_order(epochs):
+    config = toy.train_config(local="epochs", local_epochs=epochs, batch_size=toy.H)
+    check_against_numpy(config, batches_are=lambda count: np.tile(np.arange(count), (epochs, 1)))
+
+
+@pytest.mark.parametrize(("batch_size", "epochs"), [(1, 1), (2, 1), (2, 3), (4, 2), (5, 2)])
+def test_ragged_clients_equal_numpy(batch_size, epochs):
+    """Each client does ceil(n / B) steps a pass, as many passes as asked, each record once a pass: true local epochs."""
+    config = toy.train_config(local="epochs", local_epochs=epochs, batch_size=batch_size)
+    plan = make_plan(config, toy.H, 0)
+    assert plan.ragged
+    for count in range(toy.H + 1):
+        assert int(plan.own(jnp.int32(count))) == epochs * -(-count // batch_size)
+    check_against_numpy(config)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("local", ["steps", "epochs"])
+def test_reading_all_batches_at_once_or_one_by_one(local, lazy):
+    check_against_numpy(toy.train_config(local=local, local_steps=3, local_epochs=2, batch_size=2), lazy)
 
 
 @pytest.mark.parametrize(("local", "optimizer"), [("epochs", "sgd"), ("steps", "sgd"), ("steps", "adam")])

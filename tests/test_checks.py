@@ -1,0 +1,201 @@
+"""Every cross-field rule of a config: the change that breaks it, and no other rule's sentence."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import inspect
+import pathlib
+
+import pytest
+import test_config
+
+from fedjax_health import checks
+from fedjax_health.config import from_config_dict
+from fedjax_health.types import UserError
+
+
+def _base():
+    path = pathlib.Path(__file__).parents[1] / "configs" / "base.py"
+    spec = importlib.util.spec_from_file_location("base_config_of_checks", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config().to_dict()
+
+
+BASE = _base()
+OPEN = {"privacy.mechanism": "none"}  # no privacy: the rules of the accountant are silent
+INFINITE = float("inf")
+
+
+def convert(changes):
+    raw = copy.deepcopy(BASE)
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        target = raw
+        for section in sections:
+            target = target[section]
+        assert key in target, path
+        target[key] = value
+    return from_config_dict(raw)
+
+
+def train(**changes):
+    """Changes of the VAE's training; a double underscore is a dot."""
+    return {f"vae.train.{name.replace('__', '.')}": value for name, value in changes.items()}
+
+
+# (changes, a part of the sentence); the base config itself is valid, so the sentence is of what changes
+RULES = [
+    (train(rounds=601), "must be a multiple of rounds_per_chunk=50"),
+    (train(algorithm="scaffold"), "is exact for plain SGD only"),
+    (train(algorithm="scaffold", step_clip_norm=0.0, client_optimizer="adam"), "is exact for plain SGD only"),
+    (train(algorithm="mime_lite"), "is exact for plain SGD only"),
+    (OPEN | train(algorithm="fednova"), "is exact for plain SGD only"),
+    # aggregation
+    (OPEN | train(aggregation__rule="median", aggregation__weighting="examples"), "counts every client once"),
+    (OPEN | train(aggregation__rule="krum", aggregation__weighting="examples"), "counts every client once"),
+    (OPEN | train(aggregation__rule="fixed_point", aggregation__weighting="examples"), "counts every client once"),
+    (OPEN | train(aggregation__rule="fixed_point", l2_clip_norm=INFINITE), "needs a finite l2_clip_norm"),
+    (OPEN | train(aggregation__rule="fixed_point", aggregation__attack="sign_flip"), "knows no attack"),
+    (OPEN | train(algorithm="fedbuff", aggregation__rule="median"), "weights updates by staleness"),
+    (train(aggregation__assumed_attackers=0.5), "must be in [0, 0.5)"),
+    # compression
+    (train(compression__sign=True, compression__bits=4), "exclude each other"),
+    (OPEN | train(compression__rotate=True, algorithm="fedbuff"), "mixes their coordinates"),
+    (OPEN | train(compression__rotate=True, aggregation__rule="median"), "mixes their coordinates"),
+    (OPEN | train(compression__rotate=True, aggregation__rule="trimmed_mean"), "mixes their coordinates"),
+    (OPEN | train(algorithm="fednova", step_clip_norm=0.0, compression__bits=8), "fednova sends a number of steps"),
+    (OPEN | train(algorithm="fednova", step_clip_norm=0.0, compression__sparsify="top_k"), "fednova sends a number"),
+    # hierarchy
+    (OPEN | train(hierarchy__institutions=4, algorithm="fedbuff"), "needs fedavg or fedprox"),
+    (OPEN | train(hierarchy__institutions=4, algorithm="scaffold", step_clip_norm=0.0), "needs fedavg or fedprox"),
+    (OPEN | train(hierarchy__institutions=4, aggregation__rule="median"), "needs fedavg or fedprox"),
+    (OPEN | train(hierarchy__institutions=4, aggregation__attack="alie"), "needs fedavg or fedprox"),
+    (OPEN | train(hierarchy__institutions=4, compression__down_bits=8), "institutions send models as they are"),
+    (OPEN | train(algorithm="fedbuff", compression__down_bits=8), "fedbuff has no institutions"),
+    # what the accountant covers
+    (train(aggregation__weighting="examples"), "a weight may not depend on data"),
+    (train(aggregation__rule="median"), "is not covered by the accountant"),
+    (train(aggregation__rule="fixed_point"), "is not covered by the accountant"),
+    (train(aggregation__attack="label_flip"), "is not covered by the accountant"),
+    (train(sampler="fixed"), "sampler='fixed' is not covered by the accountant"),
+    (train(algorithm="fednova", step_clip_norm=0.0), "algorithm='fednova' is not covered by the accountant"),
+    (train(algorithm="fedbuff"), "algorithm='fedbuff' is not covered by the accountant"),
+    (train(hierarchy__institutions=4), "hierarchy.institutions=4 is not covered by the accountant"),
+    (train(l2_clip_norm=INFINITE), "l2_clip_norm=inf is not covered by the accountant"),
+    # devices
+    ({"devices.shares": (0.5, 0.5, 0.5, -0.5)}, "four shares that sum to 1"),
+    ({"devices.shares": (0.25, 0.25, 0.25, 0.26)}, "four shares that sum to 1"),
+    ({"devices.over_commitment": 1.2}, "which the accountant does not cover"),
+    ({"devices.availability": "diurnal"}, "without a deadline"),
+    # data
+    ({"data.domains": ("wustl_ehms",), "data.population": "procedural"}, "is for simulated domains only"),
+    (
+        {"data.domains": ("table",), "data.validation_fraction": 0.4, "data.test_fraction": 0.6},
+        "leave clients to train",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), RULES)
+def test_a_broken_rule_is_one_sentence_of_its_own(changes, sentence):
+    with pytest.raises(UserError) as error:
+        convert(changes)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith("config ")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        OPEN | train(aggregation__rule="fixed_point"),
+        OPEN | train(aggregation__rule="norm_bound", aggregation__weighting="examples"),
+        OPEN | train(aggregation__rule="geometric_median", aggregation__weighting="examples"),
+        OPEN | train(aggregation__rule="krum", compression__rotate=True),
+        OPEN | train(algorithm="fedbuff", compression__bits=8),
+        OPEN | train(algorithm="fednova", step_clip_norm=0.0),
+        OPEN | train(sampler="fixed", l2_clip_norm=INFINITE),
+        OPEN | train(hierarchy__institutions=4, algorithm="fedprox", compression__bits=8),
+        OPEN | {"devices.over_commitment": 1.2, "devices.availability": "markov"},
+        train(algorithm="scaffold", step_clip_norm=0.0, compression__sign=True),
+        train(algorithm="mime_lite", step_clip_norm=0.0, sampler="full", server_optimizer="yogi"),
+        {"devices.availability": "markov", "devices.deadline_seconds": 60.0},
+        {"classifier.train.sampler": "fixed", "classifier.train.l2_clip_norm": INFINITE},  # never private
+    ],
+)
+def test_what_no_rule_forbids_is_allowed(changes):
+    convert(changes)
+
+
+SECTIONS = [  # (path, a value out of range) of every bound on one number
+    *[(f"vae.train.{n}", 0) for n in ("rounds_per_chunk", "local_epochs", "local_steps", "concurrency", "max_staleness")],
+    ("vae.train.server_learning_rate", 0.0),
+    ("vae.train.proximal_weight", -0.1),
+    ("vae.train.sampler", "poison"),
+    ("vae.train.aggregation.rule", "medain"),
+    ("vae.train.aggregation.attack", "label_flop"),
+    ("vae.train.aggregation.attackers", -0.1),
+    ("vae.train.aggregation.attack_scale", 0.0),
+    ("vae.train.compression.sparsify", "topk"),
+    ("vae.train.compression.keep_fraction", 0.0),
+    ("vae.train.compression.keep_fraction", 1.5),
+    ("vae.train.compression.bits", -1),
+    ("vae.train.compression.down_bits", 17),
+    ("vae.train.hierarchy.institutions", -1),
+    ("vae.train.hierarchy.period", 0),
+    ("devices.availability", "marcov"),
+    ("devices.on_fraction", 0.0),
+    ("devices.on_fraction", 1.1),
+    ("devices.mean_on_seconds", 0.0),
+    ("devices.failures_per_hour", -1.0),
+    ("devices.deadline_seconds", -1.0),
+    ("devices.over_commitment", 0.9),
+    ("data.partition.scheme", "dirichlett"),
+    ("data.partition.num_clients", 1),
+    ("data.partition.alpha", 0.0),
+    ("data.partition.sites", -1),
+    ("data.partition.site_gain", -0.1),
+    ("data.partition.site_offset", -0.1),
+    ("data.partition.site_noise", -0.1),
+    ("data.partition.site_keep", 0.0),
+    ("vae.dense", "inner"),
+    ("gan.dense", "inner"),
+    ("classifier.dense", "inner"),
+    ("gan.generator_batch", 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value"), SECTIONS)
+def test_a_value_out_of_range_names_its_key(path, value):
+    with pytest.raises(UserError) as error:
+        convert({path: value})
+    assert f"config {path}=" in str(error.value) and "\n" not in str(error.value)
+    if isinstance(value, str):
+        assert "did you mean" in str(error.value) or value == "inner"
+
+
+def test_no_rule_stands_here_that_no_test_breaks():
+    """Runs every broken config above and the one-number rules of test_config, and asks which rules ever said no."""
+    source = inspect.getsource(checks).splitlines()
+    calls = {
+        i + 1 for i, line in enumerate(source) if line.strip().startswith(("_require(", "_check_choice(", "_positive("))
+    }
+    said_no: set[int] = set()
+    for changes in (
+        [c for c, _ in RULES] + [{p: v} for p, v in SECTIONS] + [{p: v} for p, v in test_config.OUT_OF_RANGE]
+    ):
+        with pytest.raises(UserError) as error:
+            convert(changes)
+        trace = error.tb
+        lines = set()
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == checks.__file__:
+                lines.add(trace.tb_lineno)
+            trace = trace.tb_next
+        said_no |= lines
+    starts = sorted(calls)
+    hit = {max((s for s in starts if s <= line), default=0) for line in said_no}
+    assert [f"{i}: {source[i - 1].strip()}" for i in starts if i not in hit and "def " not in source[i - 1]] == []
