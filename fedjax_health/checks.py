@@ -212,7 +212,9 @@ def check(c: Config) -> None:
         simulated or d.population == "stored",
         "config data.population='procedural' is for simulated domains only; use 'stored'",
     )
-    _require(not simulated or d.num_clients > 1, f"config data.num_clients={d.num_clients} must be at least 2")
+    _require(
+        not simulated or 1 < d.num_clients <= 2**30, f"config data.num_clients={d.num_clients} must be from 2 to 2^30"
+    )
     _require(d.reference_clients > 0, f"config data.reference_clients={d.reference_clients} must be positive")
     for name in ("validation_fraction", "test_fraction", "audit_fraction"):
         value = getattr(d, name)
@@ -226,6 +228,11 @@ def check(c: Config) -> None:
     _check_choice("privacy.mechanism", p.mechanism, ("central_gaussian", "none"))
     private = p.mechanism != "none"
     _check_devices(c.devices, private)
+    asynchronous = [m for m in c.models if getattr(c, m, None) and getattr(c, m).train.algorithm == "fedbuff"]
+    _require(
+        not asynchronous or (c.devices.deadline_seconds == 0 and c.devices.over_commitment == 1),
+        f"config devices: {asynchronous} trained by fedbuff wait for nobody; set deadline_seconds=0 and over_commitment=1",
+    )
     if private:
         _require(
             p.epsilon > 0,

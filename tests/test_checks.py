@@ -153,6 +153,7 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("devices.failures_per_hour", -1.0),
     ("devices.deadline_seconds", -1.0),
     ("devices.over_commitment", 0.9),
+    ("data.num_clients", 2**30 + 1),
     ("data.partition.scheme", "dirichlett"),
     ("data.partition.num_clients", 1),
     ("data.partition.alpha", 0.0),

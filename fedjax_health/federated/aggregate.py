@@ -103,6 +103,6 @@ def make_mean(expected: float | None, unit: bool = False) -> Aggregator:
 
     def total(acc: Sum, key: Array) -> tuple[Update, Array]:
         del key
-        return acc.update, jnp.maximum(acc.weight, 1.0) if expected is None else jnp.float32(expected)
+        return acc.update, jnp.where(acc.weight > 0, acc.weight, 1.0) if expected is None else jnp.float32(expected)
 
     return Aggregator(init, add, merge, total, True)

@@ -71,7 +71,7 @@ def make_fixed(size: int, cohort: int, multiple: int) -> CohortSampler:
     round goes short.
 
     Args:
-      size: K.
+      size: K, at most 2^30.
       cohort: clients wanted, in [1, K].
       multiple: C is rounded up to a multiple of this.
     """
@@ -109,7 +109,7 @@ def make_poisson(size: int, expected: float, multiple: int) -> CohortSampler:
     float32 uniforms have 24 bits, which bounds a gap by about 17 / q.
 
     Args:
-      size: K.
+      size: K, at most 2^30.
       expected: qK, in (0, K].
       multiple: C is rounded up to a multiple of this (devices x clients a chunk).
 
@@ -129,9 +129,11 @@ def make_poisson(size: int, expected: float, multiple: int) -> CohortSampler:
             position = jnp.arange(draws, dtype=jnp.int32)
         else:
             u = jax.random.uniform(key_gap, (draws,), minval=jnp.finfo(jnp.float32).tiny)
-            gap = jnp.minimum(jnp.floor(jnp.log(u) / jnp.log1p(jnp.float32(-q))), jnp.float32(size)).astype(jnp.int32)
-            # clipped at every step, so that the running sum cannot overflow int32
-            position = jax.lax.associative_scan(lambda a, b: jnp.minimum(a + b, 2 * size), gap + 1) - 1
+            gap = jnp.minimum(jnp.floor(jnp.log(u) / jnp.log1p(jnp.float32(-q))), jnp.float32(size)).astype(jnp.uint32)
+            # stopped just beyond K at every step, so that the running sum cannot overflow
+            beyond = jnp.uint32(size + 1)
+            place = jax.lax.associative_scan(lambda a, b: jnp.minimum(a + b, beyond), gap + 1)
+            position = place.astype(jnp.int32) - 1
         count = jnp.sum((position < size).astype(jnp.int32))
 
         def cut() -> Array:

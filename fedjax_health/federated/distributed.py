@@ -49,9 +49,9 @@ def check_address(coordinator: str | None, num_processes: int | None, process_id
     Raises:
       UserError: one is missing or out of range.
     """
-    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
-    missing = [f"--{name}" for name, value in given.items() if value is None]
     if coordinator is None or num_processes is None or process_id is None:
+        given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+        missing = [f"--{name}" for name, value in given.items() if value is None]
         raise UserError(
             f"several processes need --coordinator, --num_processes and --process_id; give {' and '.join(missing)}, too"
         )
@@ -104,15 +104,14 @@ def connect(
         ) from error
     except RuntimeError as error:
         raise UserError(
-            f"process {process_id} did not meet the others at {coordinator} within {meet_seconds} s ({_first_line(error)}); "
+            f"process {process_id} cannot meet the others at {coordinator} ({_first_line(error)}); "
             "start all processes with the same --coordinator, on a free port that each host can reach"
         ) from error
     _collectives_on_the_route()
     counts = np.bincount([device.process_index for device in jax.devices()], minlength=jax.process_count())
     if len(set(counts.tolist())) > 1:
         raise UserError(
-            f"the processes have {counts.tolist()} devices; start them with equally many on each (CUDA_VISIBLE_DEVICES, or "
-            "taskset for CPUs)"
+            f"the processes have {counts.tolist()} devices; give each as many (CUDA_VISIBLE_DEVICES, taskset)"
         )
 
 
@@ -158,9 +157,7 @@ def together(several: bool) -> Iterator[None]:
     if not several:
         yield
         return
-    sentence = (
-        f"error: this process was ended before the run was done, most likely since another one was lost; {REMEDY}"
-    )
+    sentence = f"error: this process was ended, most likely since another one was lost or never came; {REMEDY}"
     watch = ["sh", "-c", 'read -r word || echo "$0" >&2', sentence]
     with subprocess.Popen(watch, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as watcher:
         try:

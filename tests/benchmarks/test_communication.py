@@ -13,7 +13,7 @@ from benchmarks.trials import Curve
 def _curve(validation):
     validation = np.asarray(validation, np.float64)
     sent = np.tile(1e6 * np.arange(validation.shape[1], dtype=np.float64), (validation.shape[0], 1))
-    return Curve(validation, validation, sent, 3 * sent, 5e-6 * sent)
+    return Curve(validation, validation, sent, 3 * sent, sent / 200_000)
 
 
 def test_costs_are_those_of_the_first_look_that_reaches_the_target():
@@ -75,7 +75,7 @@ def test_tuning_takes_the_best_pair_on_validation(monkeypatch):
     def fake(records, changes, rates, seeds, rounds, fleet):
         asked.append((rates.tolist(), list(seeds)))
         score = -np.abs(np.log(rates[0] / 0.2)) - np.abs(np.log(rates[1] / 0.1))
-        validation = np.tile(score[:, None], (1, 4))
+        validation = score[:, None] - np.asarray([[3.0, 2.0, 1.0, 0.0]])
         return Curve(validation, -validation, validation, validation, validation)
 
     monkeypatch.setattr(trials, "train", fake)

@@ -14,6 +14,8 @@ import pytest
 from benchmarks import engine, report, throughput, work
 from benchmarks.peers.line import parse_line
 from fedjax_health.data.population import stored_population
+from fedjax_health.models.base import ModelParams
+from fedjax_health.types import Batch
 
 ROOT = pathlib.Path(work.__file__).parents[1]
 CLIENTS, ROWS = 8, 16
@@ -54,9 +56,6 @@ def _program(config, federations=1):
 def test_the_models_direction_is_the_gradient(dense):
     x, y = _small()
     model, params = engine.make_model(dense), work.init_params()
-    from fedjax_health.models.base import ModelParams
-    from fedjax_health.types import Batch
-
     batch = Batch(jnp.asarray(x[0]), jnp.asarray(y[0], jnp.int32), jnp.ones(ROWS, bool))
     tree = jax.tree.map(jnp.asarray, params)
     direction, metrics = model.field(ModelParams(tree, ()), batch, {}, jax.random.key(0))

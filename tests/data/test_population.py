@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 
 from fedjax_health import rng
 from fedjax_health.data.encode import make_encoder
@@ -109,3 +110,14 @@ def test_another_world_has_other_records():
     client = next(k for k in range(9) if all(population.count(population_key(s), jnp.int32(k)) > 0 for s in (0, 1)))
     a, b = (population.batch(population_key(seed), jnp.int32(client), index).x[0, 0] for seed in (0, 1))
     assert a != b
+
+
+def test_static_bounds_and_how_it_is_read():
+    """The bounds are promises: a step without a mask, or a program without a skipped step, rests on them."""
+    domain = toy.domain()
+    count = np.bincount(domain.train.client, minlength=24)
+    assert (domain.population.min_count, domain.population.max_count) == (count.min(), count.max())
+    assert domain.population.lazy  # a gather a batch costs no more than one for all
+    made = toy.domain(population="procedural").population
+    assert (made.min_count, made.max_count) == (0, toy.H)
+    assert not made.lazy  # each reading simulates the client again

@@ -12,6 +12,7 @@ import scipy.special
 import scipy.stats
 import toy
 
+from fedjax_health.data.population import Store, stored_population
 from fedjax_health.federated.algorithms import Start, make_fedavg, make_local_rule
 from fedjax_health.federated.client import MOST_RANKED, make_plan, make_run_client, shuffle
 from fedjax_health.threefry import root_key
@@ -51,7 +52,7 @@ def frequencies(orders, count):
 RANKED, SORTED = MOST_RANKED, MOST_RANKED + 1
 
 
-@pytest.mark.parametrize(("most", "count"), [(5, 4), (5, 5), (RANKED, 5), (RANKED, 40), (SORTED, 4), (SORTED, 40)])
+@pytest.mark.parametrize(("most", "count"), [(5, 4), (5, 5), (RANKED, 40), (SORTED, 40)])
 def test_shuffle_is_a_uniform_permutation_of_the_own_records(most, count):
     draw = jax.jit(jax.vmap(lambda key: shuffle(jnp.int32(count), most, key)))
     orders = np.concatenate([np.asarray(draw(jax.random.split(root_key(s), 1000))) for s in range(6)])
@@ -132,22 +133,20 @@ def check_against_numpy(config, lazy=True, batches_are=None):
     model, population, data = toy.linear(), toy.domain().population._replace(lazy=lazy), toy.domain().data
     plan = make_plan(config, population.max_count, population.min_count)
     run = make_run_client(population, make_fedavg(model, make_local_rule("sgd", 0.0)), plan)
-    params, keys = model.init(root_key(0)), jax.random.split(root_key(1), 24)
+    params = model.init(root_key(0))
 
     def of(client, key):
-        return run(Start(params, (), ()), data, client, toy.hyper(None), key)
+        index = plan.index(data.count[client], jax.random.split(key)[0])
+        return index, run(Start(params, (), ()), data, client, toy.hyper(None), key)
 
-    message, _, metrics = jax.device_get(jax.jit(jax.vmap(of))(jnp.arange(24), keys))
+    keys = jax.random.split(root_key(1), 24)
+    index, (message, _, metrics) = jax.device_get(jax.jit(jax.vmap(of))(jnp.arange(24), keys))
     count = np.asarray(data.count)
+    steps = np.where(count > 0, plan.own(data.count), 0)
     assert 0 in count and toy.H in count and len(set(count)) > 4
     for k in range(24):
-        own = (
-            batches_of(plan, count[k], jax.random.split(keys[k])[0])[1]
-            if batches_are is None
-            else batches_are(count[k])
-        )
-        own = own if count[k] else own[:0]
-        kernel, bias, loss = in_numpy(params, data, k, own)
+        batches = (index[k] if batches_are is None else batches_are(count[k]))[: steps[k]]
+        kernel, bias, loss = in_numpy(params, data, k, batches)
         np.testing.assert_allclose(message["params"]["Dense_0"]["kernel"][k], kernel, atol=2e-6)
         np.testing.assert_allclose(message["params"]["Dense_0"]["bias"][k], bias, atol=2e-6)
         np.testing.assert_allclose(metrics["sim/loss"][k], loss, rtol=2e-5, atol=1e-6)
@@ -159,7 +158,7 @@ def test_whole_passes_equal_numpy_whatever_the_order(epochs):
     check_against_numpy(config, batches_are=lambda count: np.tile(np.arange(count), (epochs, 1)))
 
 
-@pytest.mark.parametrize(("batch_size", "epochs"), [(1, 1), (2, 1), (2, 3), (4, 2), (5, 2)])
+@pytest.mark.parametrize(("batch_size", "epochs"), [(1, 1), (2, 3), (5, 2)])
 def test_ragged_clients_equal_numpy(batch_size, epochs):
     """Each client does ceil(n / B) steps a pass, as many passes as asked, each record once a pass: true local epochs."""
     config = toy.train_config(local="epochs", local_epochs=epochs, batch_size=batch_size)
@@ -208,3 +207,23 @@ def test_steps_beyond_the_clients_own_leave_the_optimiser_alone():
     assert one_step.any() and two_steps.any()
     assert most[one_step].max() <= 0.1 * (1 + 1e-4)
     assert most[two_steps].max() > 0.15
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_clients_of_one_size_need_no_mask_and_get_the_same(epochs):
+    """With equal bounds the loop of varying length becomes a plain one; only the program may differ."""
+    config = toy.train_config(local="epochs", local_epochs=epochs, batch_size=2)
+    records = jax.random.normal(root_key(5), (12, toy.encoder().layout.dim))
+    label, first = jnp.arange(12, dtype=jnp.int32) % 2, jnp.arange(3, dtype=jnp.int32) * 4
+    store = Store(records, label, first, jnp.full((3,), 4, jnp.int32))
+    model, messages = toy.linear(), []
+    for least in (0, 4):
+        plan = make_plan(config, 4, least)
+        assert plan.ragged == (least == 0)
+        algorithm = make_fedavg(model, make_local_rule("sgd", 0.0))
+        run = make_run_client(stored_population(3, 4, least), algorithm, plan)
+        start = Start(model.init(root_key(0)), (), ())
+        one = jax.jit(jax.vmap(lambda k, run=run, start=start: run(start, store, k, toy.hyper(None), root_key(2))[::2]))
+        messages.append(jax.device_get(one(jnp.arange(3))))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *messages)
+    assert np.abs(toy.flat(messages[0][0])).max() > 1e-3

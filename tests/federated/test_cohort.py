@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import scipy.stats
 from dp_accounting import dp_event
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from fedjax_health import rng
 from fedjax_health.federated import cohort
+from fedjax_health.threefry import root_key
+from fedjax_health.types import UserError
 
 
 def draw(sampler, draws, seed=0):
@@ -67,9 +71,7 @@ def test_empty_slots_are_zero_and_ids_ascend():
 
 def test_addressed_by_key_not_by_slots():
     key = jax.random.key(3)
-    few, many = (
-        jax.jit(lambda k, m=m: cohort.make_poisson(1000, 30.0, m).sample(cohort.everyone, k))(key)[0] for m in (1, 40)
-    )
+    few, many = (cohort.make_poisson(1000, 30.0, m).sample(cohort.everyone, key)[0] for m in (1, 40))
     assert few.client.shape != many.client.shape
     np.testing.assert_array_equal(few.client[few.mask], many.client[many.mask])
     other = cohort.make_poisson(1000, 30.0, 1).sample(cohort.everyone, jax.random.key(4))[0]
@@ -114,10 +116,8 @@ def test_millions_of_clients_without_an_array_of_them():
 def test_event_follows_the_slots():
     whole = cohort.make_poisson(20, 10.0, 1)
     assert whole.account(1.5) == dp_accounting.PoissonSampledDpEvent(0.5, dp_accounting.GaussianDpEvent(1.5))
-    cut = cohort.make_poisson(1000, 10.0, 8)
-    assert cut.account(1.5) == dp_event.TruncatedSubsampledGaussianDpEvent(
-        1000, 0.01, 29, 1.5
-    )  # 10 + 6 sqrt(9.9), whatever the chunk
+    cut = cohort.make_poisson(1000, 10.0, 8)  # 29 = 10 + 6 sqrt(9.9), whatever the chunk
+    assert cut.account(1.5) == dp_event.TruncatedSubsampledGaussianDpEvent(1000, 0.01, 29, 1.5)
     assert cut.slots >= 10 + 6 * np.sqrt(9.9)
 
 
@@ -125,3 +125,114 @@ def test_event_follows_the_slots():
 def test_small_expected_cohorts(expected):
     _, _, taken = draw(cohort.make_poisson(10, expected, 1), 3000, seed=5)
     assert min(binomial_p(taken.sum(1), 10, expected / 10)) > 1e-3
+
+
+def sizes_of(abstract):
+    """Elements of every array that a jaxpr makes, inner programs included."""
+    for equation in abstract.eqns:
+        yield from (v.aval.size for v in equation.outvars)
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr)):
+            if isinstance(inner, ClosedJaxpr | Jaxpr):
+                yield from sizes_of(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)
+
+
+@pytest.mark.parametrize("size", [10**6, 10**9, 2**30])
+@pytest.mark.parametrize("make", [cohort.make_fixed, cohort.make_poisson])
+def test_a_cohort_of_a_huge_population_costs_that_of_the_cohort(make, size):
+    sampler = make(size, 50, 8)
+    program = jax.make_jaxpr(lambda key: sampler.sample(cohort.everyone, key))(jax.random.key(0))
+    assert max(sizes_of(program.jaxpr)) < 2000
+    (client, mask), _ = jax.jit(lambda key: sampler.sample(cohort.everyone, key))(jax.random.key(0))
+    assert client.shape == mask.shape == (sampler.slots,) and sampler.slots < 150
+    ids = np.asarray(client)[np.asarray(mask)]
+    assert len(ids) >= 20 and len(set(ids)) == len(ids) and np.all((ids >= 0) & (ids < size))
+    assert np.median(ids) > size / 20  # not the first ones
+
+
+@pytest.mark.parametrize("size", [20, cohort.SMALL, cohort.SMALL + 44])  # a whole permutation, and a keyed one
+def test_fixed_draws_exactly_that_many_different_clients_each_as_likely(size):
+    sampler, draws = cohort.make_fixed(size, 15, 4), 3000
+    assert sampler.slots == 16 and sampler.expected == 15.0
+    out, metrics, taken = draw(sampler, draws)
+    assert taken.max() == 1 and np.all(taken.sum(1) == 15) and np.all(metrics["sim/sampled"] == 15)
+    np.testing.assert_array_equal(out.mask, np.tile(np.arange(16) < 15, (draws, 1)))
+    q = 15 / size
+    share = np.sum(np.square(taken.sum(0) - draws * q)) / (draws * q * (1 - q)) * (size - 1) / size
+    assert 1e-3 < scipy.stats.chi2.cdf(share, size - 1) < 1 - 1e-3
+    # pairs, as often as without replacement asks
+    both = (taken.T @ taken)[np.triu_indices(size, 1)] / draws
+    pair = q * 14 / (size - 1)
+    assert abs(both.mean() - pair) < 1e-9
+    assert np.abs(both - pair).max() < 6 * np.sqrt(pair * (1 - pair) / draws)
+
+
+def test_fixed_rejects_the_first_clients_for_ever():
+    """What a keyed permutation without a key would draw must fail the share test above."""
+    taken = np.tile(np.arange(300) < 15, (3000, 1)).astype(int)
+    share = np.sum(np.square(taken.sum(0) - 150)) / (150 * 0.95) * 299 / 300
+    assert scipy.stats.chi2.cdf(share, 299) > 1 - 1e-9
+
+
+@pytest.mark.parametrize("size", [60, 1000])
+def test_fixed_looks_for_others_in_the_place_of_those_that_are_off(size):
+    sampler = cohort.make_fixed(size, 10, 1)
+
+    def odd_ones(client):
+        return client % 2 == 1
+
+    sample = jax.jit(jax.vmap(lambda key: sampler.sample(odd_ones, key)))
+    (client, mask), metrics = jax.device_get(sample(jax.random.split(jax.random.key(0), 500)))
+    assert np.all(client[mask] % 2 == 1) and np.all(client[~mask] == 0)
+    np.testing.assert_array_equal(mask.sum(1), metrics["sim/sampled"])
+    full = mask.sum(1) == 10  # of 40 candidates half are on
+    assert full.mean() > 0.99
+    assert all(len(set(row)) == 10 for row in client[full])
+    assert scipy.stats.chisquare(np.bincount(client[mask] // 2, minlength=size // 2)).pvalue > 1e-3
+
+
+def test_fixed_goes_short_when_too_few_are_on():
+    sampler = cohort.make_fixed(1000, 10, 4)
+    for who, most in ((lambda client: client % 100 == 7, 9), (lambda client: client < 0, 0)):
+        (client, mask), metrics = jax.device_get(sampler.sample(who, jax.random.key(0)))
+        assert mask.shape == (12,) and mask.sum() <= most
+        assert metrics["sim/sampled"] == mask.sum() and np.all(client[~mask] == 0)
+    few = cohort.make_fixed(6, 5, 1)
+    (client, mask), _ = jax.device_get(few.sample(lambda client: client < 3, jax.random.key(0)))
+    assert sorted(client[mask]) == [0, 1, 2]  # all that there are
+
+
+@pytest.mark.parametrize("make", [cohort.make_fixed, cohort.make_poisson, lambda k, c, m: cohort.make_full(k, m)])
+def test_a_cohort_is_a_function_of_seed_and_round(make):
+    sampler = make(1000, 20, 4)
+
+    def of(seed, round_index):
+        key = rng.stream_key(root_key(seed), round_index, rng.Stream.COHORT)
+        out = jax.jit(lambda k: sampler.sample(cohort.everyone, k))(key)[0]
+        return tuple(np.asarray(out.client)[np.asarray(out.mask)])
+
+    assert of(0, 3) == of(0, 3)
+    different = {of(0, 3), of(0, 4), of(1, 3)}
+    assert len(different) == (1 if sampler.expected == 1000 else 3)
+
+
+def test_full_is_everyone_whoever_is_on():
+    """A client that is off is asked all the same, and does not answer: its absence is the devices' to say."""
+    sampler = cohort.make_full(10, 4)
+    for on in (cohort.everyone, lambda client: client < 3):
+        (client, mask), metrics = sampler.sample(on, jax.random.key(0))
+        np.testing.assert_array_equal(client, [*range(10), 0, 0])
+        np.testing.assert_array_equal(mask, [True] * 10 + [False] * 2)
+        assert metrics == {"sim/sampled": 10.0}
+    assert sampler.account(1.5) == dp_accounting.GaussianDpEvent(1.5)  # no amplification
+
+
+def test_poisson_does_not_look_for_others():
+    """Whom the accountant amplifies by: who is off was drawn all the same."""
+    sampler = cohort.make_poisson(300, 20.0, 1)
+    on, off = (sampler.sample(who, jax.random.key(0))[0] for who in (cohort.everyone, lambda client: client < 0))
+    jax.tree.map(np.testing.assert_array_equal, on, off)
+
+
+def test_fixed_has_no_accountant():
+    with pytest.raises(UserError, match=r"sampler='fixed' has no accountant.*use sampler='poisson' or 'full'"):
+        cohort.make_fixed(100, 10, 1).account(1.0)

@@ -28,14 +28,14 @@ COUNTS = (4, 2, 5, 3, 1, 5, 2, 4, 3, 5, 1, 2, 4, 3, 5, 2)
 HYPER = {"client_learning_rate": jnp.float32(RATE), "server_learning_rate": jnp.float32(SERVER_RATE)}
 
 
-def config(concurrency, buffer, max_staleness, chunk):
+def config(concurrency, buffer, max_staleness, chunk, weighting="equal"):
     return TrainConfig(
         rounds=1, rounds_per_chunk=1, cohort=buffer, sampler="fixed", clients_per_chunk=chunk, local="epochs",
         local_epochs=STEPS, local_steps=1, batch_size=5, algorithm="fedbuff", server_optimizer="sgd",
         client_optimizer="sgd", client_learning_rate=RATE, server_learning_rate=SERVER_RATE, proximal_weight=0.0,
         concurrency=concurrency, max_staleness=max_staleness, step_clip_norm=0.0, l2_clip_norm=math.inf, ema_decay=0.0,
         convergence_window=0, convergence_tolerance=0.0,
-        aggregation=AggregationConfig("mean", "equal", 0.0, "none", 0.0, 1.0),
+        aggregation=AggregationConfig("mean", weighting, 0.0, "none", 0.0, 1.0),
         compression=CompressionConfig(False, "none", 1.0, False, 0, False, 0), hierarchy=HierarchyConfig(0, 1),
     )  # fmt: skip
 
@@ -118,21 +118,25 @@ def train_one(w, k):
     return start - w
 
 
-def event_by_event(w, fresh, rounds, concurrency, max_staleness):
+def event_by_event(w, fresh, rounds, concurrency, max_staleness, size):
     """(parameters, time, answers [(client, staleness)], in flight {client: version}) after each server step."""
     queue, now, order, models, history = [], 0.0, itertools.count(), [w], []
     for t in range(rounds):
         drawn = fresh(t, {client for _, _, client, _, _ in queue})
         if not queue:
             queue = sorted((seconds, next(order), client, 0, -1.0) for client, seconds in drawn[:concurrency])
-        answers, change = [], []
+        answers, change, scale, sizes = [], [], [], []
         for client, seconds in drawn[concurrency:]:
             now, _, who, version, _ = heapq.heappop(queue)
             answers.append((who, t - version))
             heapq.heappush(queue, (now + seconds, next(order), client, t, now))
             if t - version <= max_staleness:
-                change.append(train_one(models[version], who) / np.sqrt(1 + t - version))
-        models.append(models[-1] - SERVER_RATE * (np.mean(change, 0) if change else 0))
+                change.append(train_one(models[version], who))
+                scale.append(1 / np.sqrt(1 + t - version))
+                sizes.append(size[who])
+        # sizes all equal: the mean of scale * change
+        step = np.mean(scale) * np.average(change, 0, np.multiply(scale, sizes)) if change else 0.0
+        models.append(models[-1] - SERVER_RATE * step)
         # who starts at the very moment of the server step starts from the new model
         queue = [(finish, i, k, t + 1 if begin == now else v, begin) for finish, i, k, v, begin in queue]
         history.append((models[-1], now, answers, {k: v for _, _, k, v, _ in queue}))
@@ -140,13 +144,19 @@ def event_by_event(w, fresh, rounds, concurrency, max_staleness):
 
 
 @pytest.mark.parametrize(
-    ("concurrency", "buffer", "max_staleness", "devices", "chunk"),
-    [(5, 3, 2, 1, 3), (5, 3, 2, 2, 1), (6, 1, 4, 1, 1), (4, 4, 2, 2, 2), (2, 5, 1, 1, 2)],
+    ("concurrency", "buffer", "max_staleness", "devices", "chunk", "weighting"),
+    [
+        (5, 3, 2, 1, 3, "equal"),
+        (5, 3, 2, 2, 1, "examples"),
+        (6, 1, 4, 1, 1, "equal"),
+        (4, 4, 2, 2, 2, "equal"),
+        (2, 5, 1, 1, 2, "equal"),
+    ],
 )
-def test_equals_a_simulation_event_by_event(concurrency, buffer, max_staleness, devices, chunk):
-    parts = build(config(concurrency, buffer, max_staleness, chunk), uneven, devices)
-    ours = states(parts, 14)
-    theirs = event_by_event(weights(ours[0][0]), draws(parts), 14, concurrency, max_staleness)
+def test_equals_a_simulation_event_by_event(concurrency, buffer, max_staleness, devices, chunk, weighting):
+    parts = build(config(concurrency, buffer, max_staleness, chunk, weighting), uneven, devices)
+    ours, size = states(parts, 14), COUNTS if weighting == "examples" else (1,) * len(COUNTS)
+    theirs = event_by_event(weights(ours[0][0]), draws(parts), 14, concurrency, max_staleness, size)
     clock = 0.0
     for (state, metrics), (w, now, answers, in_flight) in zip(ours[1:], theirs, strict=True):
         flight = state.scheme
@@ -180,7 +190,7 @@ def test_equal_durations_make_it_synchronous(seconds):
 
 
 def test_a_stale_answer_moves_the_model_less_whatever_else_is_in_the_buffer():
-    """Equal durations, twice as many in training as answer: from the third step on, all answers are one step old."""
+    """Equal durations, twice as many in training as answer: all answers behind the second step are one step old."""
     parts = build(config(4, 2, 3, 2), constant(5.0))
     ours, fresh = states(parts, 4), draws(parts)
     (first, second), later = ours[:2], ours[2]
@@ -196,7 +206,7 @@ def test_a_stale_answer_moves_the_model_less_whatever_else_is_in_the_buffer():
 
 def test_interrupted_is_uninterrupted():
     whole = states(build(config(5, 3, 2, 2), uneven, 2), 7)
-    parts = build(config(5, 3, 2, 2), uneven, 2)
+    parts = build(config(5, 3, 2, 2), uneven, 2)  # a new process
     state = whole[3][0]
     saved = jax.device_get(state._replace(key=jax.random.key_data(state.key)))
     key = jax.random.wrap_key_data(jnp.asarray(saved.key), impl=jax.random.key_impl(state.key))

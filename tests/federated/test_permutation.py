@@ -103,8 +103,8 @@ def test_no_drift_with_the_index_in_a_large_population():
     n = 10**6 + 3
     places = np.asarray(jax.jit(permutation.permute, static_argnums=1)(jnp.arange(4000), n, jax.random.key(1))) / n
     assert scipy.stats.kstest(places, "uniform").pvalue > ALPHA
-    assert abs(scipy.stats.spearmanr(np.arange(4000), places).statistic) < 4 / np.sqrt(4000)
-    assert abs(scipy.stats.spearmanr(places[1:], places[:-1]).statistic) < 4 / np.sqrt(4000)
+    assert abs(np.corrcoef(np.arange(4000), places)[0, 1]) < 4 / np.sqrt(4000)
+    assert abs(np.corrcoef(places[1:], places[:-1])[0, 1]) < 4 / np.sqrt(4000)
 
 
 def test_keys_give_different_permutations_and_vmap_is_a_loop():

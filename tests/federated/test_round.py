@@ -1,4 +1,4 @@
-"""A round against its centralised limit, on neighbouring data, with its noise, and over chunks and devices."""
+"""A round against its centralised limit, on neighbouring data, and with its noise; chunks and devices are in test_work."""
 
 from __future__ import annotations
 
@@ -159,28 +159,6 @@ def test_noise_is_on_the_sum_and_divided_by_the_expected_cohort(taking_part):
         assert scipy.stats.kstest(noise.ravel() * wrong, "norm").pvalue < 1e-6
     assert abs(np.corrcoef(noise.T)[np.triu_indices(noise.shape[1], 1)]).max() < 0.4  # no two weights share noise
     np.testing.assert_allclose(loud[2]["public/noise_std"], 0.65, rtol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def reference():
-    return two_rounds(4, 1)
-
-
-def two_rounds(clients_per_chunk, devices):
-    config = toy.train_config(clients_per_chunk=clients_per_chunk)  # random batches: keys must not follow the slots
-    parts = toy.make_parts(toy.linear(), config, devices=devices)
-    round_fn, hyper, data = jax.jit(make_round(parts)), toy.hyper(None), toy.make_data(parts)
-    state = init_state(parts, jax.random.key(7))
-    for _ in range(2):
-        state, metrics = round_fn(state, hyper, data._replace(include=data.include[0]))
-    return parts.sampler.slots, jax.device_get((state.params, state.average, metrics))
-
-
-@pytest.mark.parametrize(("clients_per_chunk", "devices"), [(1, 1), (2, 1), (5, 1), (2, 4)])
-def test_results_do_not_depend_on_chunks_slots_or_devices(reference, clients_per_chunk, devices):
-    slots, values = two_rounds(clients_per_chunk, devices)
-    assert slots % (clients_per_chunk * devices) == 0
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6), values, reference[1])
 
 
 def test_average_starts_at_the_first_round_and_not_at_the_random_start():

@@ -12,7 +12,8 @@ from fedjax_health.federated import sharding
 def test_mesh_takes_the_devices_asked_for():
     assert sharding.make_mesh().size == 4
     assert sharding.make_mesh(2).size == 2
-    assert sharding.make_mesh(2).axis_names == (sharding.AXIS,)
+    assert sharding.make_mesh(2).axis_names == sharding.make_local_mesh().axis_names == (sharding.AXIS,)
+    assert sharding.make_local_mesh().size == 4  # of one process they are all there are
 
 
 def work(factor, rows):
@@ -34,3 +35,16 @@ def test_varying_like_keeps_values_and_types():
     same = sharding.varying_like(start, jnp.array([[5, 6]], jnp.int32))
     assert jax.tree.map(lambda leaf: leaf.dtype, same) == jax.tree.map(lambda leaf: leaf.dtype, start)
     jax.tree.map(np.testing.assert_array_equal, same, start)
+
+
+def test_varying_like_varies_where_its_model_does():
+    """A loop inside the mapped work: a constant start beside sharded data would be refused by its types."""
+
+    def count_up(rows):
+        start = sharding.varying_like(jnp.float32(0.0), rows)
+        assert sharding.varying_like(sharding.varying(start), rows) is not None  # twice is once
+        total = jax.lax.fori_loop(0, 3, lambda i, acc: acc + jnp.sum(rows), start)
+        return jax.lax.psum(total, sharding.AXIS)
+
+    mapped = jax.jit(sharding.over_clients(sharding.make_mesh(4), count_up))
+    assert float(mapped(jnp.arange(8, dtype=jnp.float32))) == 84.0

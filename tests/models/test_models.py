@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,15 +33,19 @@ TRAIN = toy.train_config(rounds=1, rounds_per_chunk=1, cohort=1, batch_size=B, l
 NAMES = ("vae", "gan-split", "gan-joint", "wgan_gp-split", "wgan_gp-joint")
 
 
-@functools.cache
-def _model(name: str):
+def _make(name: str, layout: Layout) -> Any:
     if name == "classifier":
-        return make_classifier(LAYOUT.dim, L, (6,))
+        return make_classifier(layout.dim, L, (6,))
     if name == "vae":
-        return make_vae(LAYOUT, L, VaeConfig((6,), "auto", 2, 1.0, TRAIN))
+        return make_vae(layout, L, VaeConfig((6,), "auto", 2, 1.0, TRAIN))
     kind, placement = name.split("-")
-    config = GanConfig((6,), "auto", 2, placement, 10.0, 2, 8, 0.02, TRAIN)
-    return {"gan": make_gan, "wgan_gp": make_wgan_gp}[kind](LAYOUT, L, config)
+    make = {"gan": make_gan, "wgan_gp": make_wgan_gp}[kind]
+    return make(layout, L, GanConfig((6,), "auto", 2, placement, 10.0, 2, 8, 0.02, TRAIN))
+
+
+@functools.cache
+def _model(name: str) -> Any:
+    return _make(name, LAYOUT)
 
 
 @functools.cache
@@ -200,16 +205,10 @@ def test_vae_puts_no_likelihood_on_a_missing_cell():
     assert float(update["scale"][1]) == 0.0 and float(jnp.abs(update["scale"][0])) > 0.0
 
 
-@pytest.mark.parametrize("name", ["vae", "wgan_gp"])
+@pytest.mark.parametrize("name", ["vae", "wgan_gp-split"])
 def test_a_table_without_numeric_columns_or_without_codes(name):
-    config = (
-        VaeConfig((6,), "auto", 2, 1.0, TRAIN)
-        if name == "vae"
-        else GanConfig((6,), 2, "split", 10.0, 2, 8, 0.02, TRAIN)
-    )
-    make = make_vae if name == "vae" else make_wgan_gp
     for layout, columns in ((Layout(0, 1, (3,), ()), slice(4, 8)), (Layout(3, 0, (), (-1, -1, -1)), slice(0, 3))):
-        model = make(layout, L, config)
+        model = _make(name, layout)
         params, batch = model.init(jax.random.key(0)), _batch(0)
         batch = batch._replace(x=batch.x[:, columns])
         update, _ = jax.jit(model.field)(params, batch, HYPER, jax.random.key(1))

@@ -5,6 +5,7 @@ Run as a script, the file is one of the processes: PORT NUMBER ID DEVICES WORKDI
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 from fedjax_health.federated import distributed
+from fedjax_health.train.metrics import HEAD
 from fedjax_health.types import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -29,6 +31,7 @@ LOST = "start all processes again with the same workdir: the run goes on from th
 def process(*command: str) -> subprocess.Popen[str]:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "PYTHONPATH": paths}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
     return subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -59,62 +62,66 @@ def ended(processes, timeout=120):
 
 
 def trained(number, devices, path, rule="fixed_point", seconds=0.0):
+    """Final state, leaf by leaf, and metrics by (round, name)."""
     for code, error in ended(started(number, devices, path, rule, seconds)):
         assert code == 0, error[-3000:]
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in lines] == list(range(1, 25))
+    metrics = {(line["round"], name): value for line in lines for name, value in line.items() if name not in HEAD}
     with np.load(path / "state.npz") as file:
-        return dict(file), (path / "metrics.jsonl").read_text()
+        return dict(file), metrics
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_two_processes_equal_one_bit_for_bit(tmp_path, devices):
-    one, metrics = trained(1, 2 * devices, tmp_path / "one")
-    two, other = trained(2, devices, tmp_path / "two")
-    assert len(one) > 5 and one.keys() == two.keys()
-    for name, leaf in one.items():
-        np.testing.assert_array_equal(leaf, two[name], err_msg=name)
-    assert np.abs(one["0"]).max() > 0 and metrics.count("\n") == 24
-    assert set(re.findall(r'"(public/\S+)":', metrics)) == set(re.findall(r'"(public/\S+)":', other))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """One process with four devices, never interrupted."""
+    return trained(1, 4, tmp_path_factory.mktemp("whole"))
 
 
-def test_a_sum_of_floats_differs_by_its_order_only(tmp_path):
+def assert_same(run, reference):
+    """Integer sums: the same bits on any devices; metrics are means of floats, whose last digits may differ."""
+    assert len(reference[0]) > 5 and run[0].keys() == reference[0].keys()
+    for name, leaf in reference[0].items():
+        np.testing.assert_array_equal(leaf, run[0][name], err_msg=name)
+    assert len(reference[1]) > 100 and run[1].keys() == reference[1].keys()
+    for name, value in reference[1].items():
+        assert run[1][name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+def test_two_processes_equal_one_bit_for_bit(tmp_path, whole):
+    assert_same(trained(2, 2, tmp_path), whole)
+    norms = [whole[1][i, "public/update_norm"] for i in (1, 12, 24)]
+    assert min(norms) > 1e-3 and len(set(norms)) == 3  # something was trained
+
+
+@pytest.mark.slow
+def test_a_sum_of_floats_differs_by_its_order_only(tmp_path, whole):
     one, _ = trained(1, 4, tmp_path / "one", "mean")
     two, _ = trained(2, 2, tmp_path / "two", "mean")
     for name, leaf in one.items():
         np.testing.assert_allclose(leaf, two[name], rtol=1e-6, atol=1e-6, err_msg=name)
+    assert any((leaf != whole[0][name]).any() for name, leaf in one.items())  # the rule makes a difference
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-def test_a_lost_process_ends_the_other_and_a_restart_ends_as_if_nothing_had_happened(tmp_path, lost):
-    whole, metrics = trained(2, 1, tmp_path / "whole")
-    processes = started(2, 1, tmp_path / "parts", seconds=0.5)
-    checkpoints = tmp_path / "parts" / "checkpoints" / "toy_linear"
+@pytest.mark.parametrize(("lost", "then"), [(0, (2, 1)), (1, (1, 2))])
+def test_a_lost_process_ends_the_other_and_a_restart_ends_as_if_nothing_had_happened(tmp_path, whole, lost, then):
+    processes = started(2, 1, tmp_path, seconds=0.5)
     began = time.monotonic()
-    while not any(c.name.isdecimal() and int(c.name) > 0 for c in checkpoints.glob("*")):
+    while not any(c.name.isdecimal() and int(c.name) > 0 for c in (tmp_path / "checkpoints" / "toy_linear").glob("*")):
         assert time.monotonic() - began < 90 and all(p.poll() is None for p in processes)
         time.sleep(0.05)
     processes[lost].kill()
     began = time.monotonic()
     results = ended(processes, timeout=60)
-    assert results[lost][0] == -9
+    assert results[lost][0] == -9 and time.monotonic() - began < 60
     code, error = results[1 - lost]
-    assert code not in (0, None) and time.monotonic() - began < 60
-    sentence = [line for line in error.splitlines() if line.startswith("error: ")]
-    assert len(sentence) >= 1 and sentence[-1].endswith(LOST), error
+    assert code not in (0, None)
+    sentences = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert sentences and all(line.endswith(LOST) for line in sentences), error
     if lost == 1:  # process 0 sees the broken connection itself
         assert code == 2 and re.search(r"error: stage 'toy/linear' after round \d+: process 0 could not go on", error)
-    begun = (tmp_path / "parts" / "metrics.jsonl").read_text()
-    assert 0 < begun.count("\n") < metrics.count("\n")
-    resumed, after = trained(2, 1, tmp_path / "parts")
-    for name, leaf in whole.items():
-        np.testing.assert_array_equal(leaf, resumed[name], err_msg=name)
-    assert after == metrics
-
-
-def test_a_run_may_go_on_with_another_number_of_processes(tmp_path):
-    whole, _ = trained(2, 1, tmp_path / "run")
-    again, _ = trained(1, 2, tmp_path / "run")
-    for name, leaf in whole.items():
-        np.testing.assert_array_equal(leaf, again[name], err_msg=name)
+    assert 0 < (tmp_path / "metrics.jsonl").read_text().count("\n") < 24
+    assert_same(trained(*then, tmp_path), whole)
 
 
 def launched(*flags: tuple[str, ...]):
@@ -225,7 +232,6 @@ def work(path: str, rule: str, seconds: float) -> None:
 
     import toy
 
-    from fedjax_health.federated import sharding
     from fedjax_health.train import stage
     from fedjax_health.train.metrics import Writer
 
@@ -238,11 +244,11 @@ def work(path: str, rule: str, seconds: float) -> None:
     config = toy.train_config(rounds=24, cohort=16, clients_per_chunk=4, algorithm="scaffold")
     config = dataclasses.replace(config, aggregation=dataclasses.replace(config.aggregation, rule=rule))
     parts = toy.make_parts(toy.linear(), config, devices=0)
-    assert parts.mesh.size == jax.device_count() and isinstance(sharding.make_local_mesh().size, int)
+    assert parts.mesh.size == jax.device_count()
     writer = Slow(path) if distributed.is_main() else None
     result = stage.train_stage(
         "toy/linear", parts, config, stage.federation_keys(0, 1), toy.hyper(1), toy.make_data(parts),
-        np.full(25, np.nan), np.inf, path, writer,
+        np.linspace(0.0, 1.0, 25), np.inf, path, writer,
     )  # fmt: skip
     assert result.rounds == 24
     if writer is not None:
