@@ -90,6 +90,8 @@ RULES = [
     ({"devices.shares": (0.25, 0.25, 0.25, 0.26)}, "four shares that sum to 1"),
     ({"devices.over_commitment": 1.2}, "which the accountant does not cover"),
     ({"devices.availability": "diurnal"}, "without a deadline"),
+    (OPEN | train(algorithm="fedbuff") | {"devices.deadline_seconds": 60.0}, "wait for nobody"),
+    (OPEN | train(algorithm="fedbuff") | {"devices.over_commitment": 1.2}, "wait for nobody"),
     # data
     ({"data.domains": ("wustl_ehms",), "data.population": "procedural"}, "is for simulated domains only"),
     (

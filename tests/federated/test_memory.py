@@ -156,3 +156,17 @@ def test_a_fixed_cohort_asks_those_that_are_on():
         assert metrics["sim/offline"] == 0 and metrics["sim/sampled"] == asked.sum() > 0
         drawn.append(tuple(asked))
     assert len(set(drawn)) == 6
+
+
+def test_a_client_keeps_its_device():
+    """Those on LTE are late in every round; another federation gives the clients other devices."""
+    slow_lte = toy.devices_config(deadline_seconds=0.3)
+    parts, round_fn, who = federation("mean", slow_lte)
+    seen = []
+    for seed in (0, 1):
+        state, data = start(parts, seed)
+        for _ in range(3):
+            seen.append(tuple(jax.device_get(who(state, data))[1]))
+            state, _ = round_fn(state, toy.hyper(None), data)
+    assert 8 < sum(seen[0]) < 24
+    assert seen == [seen[0]] * 3 + [seen[3]] * 3 and seen[0] != seen[3]

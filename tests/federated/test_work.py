@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 
+from fedjax_health.data.population import Store, stored_population
+from fedjax_health.federated.federation import Data
 from fedjax_health.train.loop import make_train
 
 ALL = 1000  # clients a chunk: as many as there are slots on a device
@@ -66,3 +70,23 @@ def test_fixed_point_training_is_equal_to_the_last_bit(layout):
     _, _, wanted, _ = trained("fixed_point", 1, 1)
     assert np.abs(toy.flat(wanted.params)).max() > 0.05
     jax.tree.map(np.testing.assert_array_equal, state, wanted)
+
+
+def test_the_living_are_trained_wherever_they_stand():
+    """Clients of one size are not sorted by size: those that take part must be moved to the chunks that run all the same."""
+    x = jax.random.normal(toy.keys(5)[0], (48, toy.encoder().layout.dim))
+    store = Store(x, jnp.arange(48) % 2, jnp.arange(24) * 2, jnp.full((24,), 2, jnp.int32))
+    include = jnp.asarray(np.arange(24) >= 15)[None]  # the last slots
+    config = toy.train_config(sampler="full", batch_size=2, rounds_per_chunk=1)
+    states = []
+    for clients_per_chunk, devices in ((1, 1), (4, 1), (2, 4)):
+        settings = dataclasses.replace(config, clients_per_chunk=clients_per_chunk)
+        population = stored_population(24, 2, 2)
+        parts = toy.make_parts(toy.linear(), settings, private=False, devices=devices, population=population)
+        train = make_train(parts, settings)
+        state, metrics = train.run_chunk(train.init(toy.keys(7)), toy.hyper(), Data(store, include))
+        assert metrics["sim/cohort"].item() == 9.0
+        states.append(toy.flat(state.params))
+    assert np.abs(states[0] - toy.flat(train.init(toy.keys(7)).params)).max() > 1e-3
+    for other in states[1:]:
+        np.testing.assert_allclose(other, states[0], atol=1e-6)
