@@ -11,7 +11,7 @@ import argparse
 import functools
 import itertools
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from benchmarks import report, work
@@ -260,27 +260,17 @@ def compare_forms(name: str, forms: list[dict[str, Any]], rounds: int, repeats: 
     return results
 
 
-def _names(known: Collection[str], text: str) -> list[str]:
-    if set(text.split(",")) <= set(known):
-        return text.split(",")
-    raise argparse.ArgumentTypeError(f"{text}: known are {', '.join(known)}")
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
-
-
 def main() -> None:
     """Measures, or gives one line as a peer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="A1 alone, 10 rounds, 3 repeats")
     parser.add_argument("--out", help="file for the JSON object")
-    parser.add_argument("--work", type=functools.partial(_names, work.COHORT), help="A1, A2 or A1,A2")
+    parser.add_argument("--work", type=functools.partial(work.names, work.COHORT), help="A1, A2 or A1,A2")
     parser.add_argument("--rounds", type=int, help="training rounds of a repeat")
     parser.add_argument("--repeats", type=int, help="timed repeats of each program, taken in turn")
-    parser.add_argument("--chunk", type=_numbers, default=[None], help="clients side by side on a device (0: all)")
-    parser.add_argument("--dense", type=functools.partial(_names, DENSE), default=[None], help="outer,dot")
-    parser.add_argument("--unroll", type=_numbers, default=[1], help="local steps written out, such as 1,4")
+    parser.add_argument("--chunk", type=work.numbers, default=[None], help="clients side by side on a device (0: all)")
+    parser.add_argument("--dense", type=functools.partial(work.names, DENSE), default=[None], help="outer,dot")
+    parser.add_argument("--unroll", type=work.numbers, default=[1], help="local steps written out, such as 1,4")
     parser.add_argument("--peer-line", choices=("plain", "tuned"), help="one variant, one JSON line")
     args = parser.parse_args()
     names = args.work or (["A1"] if args.quick or args.peer_line else ["A1", "A2"])

@@ -242,27 +242,19 @@ def peer_line(prefix: str, rounds: int, repeats: int) -> Line:
         return Line(NAME, prefix, rounds, found.rates, start_s, found.accuracy, peak(), work.versions(*PACKAGES))
 
 
-def _names(known: Collection[str], text: str) -> list[str]:
-    if set(text.split(",")) <= set(known):
-        return text.split(",")
-    raise argparse.ArgumentTypeError(f"{text}: known are {', '.join(known)}")
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
-
-
 def main() -> None:
     """Measures, or gives one line as a peer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="A1 alone, 10 rounds, 3 repeats")
     parser.add_argument("--out", help="file for the JSON object")
-    parser.add_argument("--work", type=functools.partial(_names, work.COHORT), help="A1, A2 or A1,A2")
-    parser.add_argument("--variants", type=functools.partial(_names, VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--work", type=functools.partial(work.names, work.COHORT), help="A1, A2 or A1,A2")
+    parser.add_argument("--variants", type=functools.partial(work.names, VARIANTS), default=list(VARIANTS))
     parser.add_argument("--rounds", type=int, help="training rounds of a run")
     parser.add_argument("--repeats", type=int, help="timed runs of each program, taken in turn")
-    parser.add_argument("--chunk", type=_numbers, default=[0], help="clients side by side on a device (0: automatic)")
-    parser.add_argument("--dense", type=functools.partial(_names, FORMS), default=["auto"], help="auto,outer,dot")
+    parser.add_argument(
+        "--chunk", type=work.numbers, default=[0], help="clients side by side on a device (0: automatic)"
+    )
+    parser.add_argument("--dense", type=functools.partial(work.names, FORMS), default=["auto"], help="auto,outer,dot")
     parser.add_argument("--peer-line", action="store_true", help="the plain variant alone, one JSON line")
     args = parser.parse_args()
     prefixes = args.work or (["A1"] if args.quick or args.peer_line else ["A1", "A2"])

@@ -7,6 +7,7 @@ A1 has cohorts of 100 clients, A2 of all 1,000. The clients' features and labels
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import os
@@ -15,7 +16,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -207,3 +208,19 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     value = call()
     return time.perf_counter() - start, value
+
+
+def names(known: Collection[str], text: str) -> list[str]:
+    """A list of names as a command line gives it, "a,b".
+
+    Raises:
+      ArgumentTypeError: one that is not known.
+    """
+    if set(text.split(",")) <= set(known):
+        return text.split(",")
+    raise argparse.ArgumentTypeError(f"{text}: known are {', '.join(known)}")
+
+
+def numbers(text: str) -> list[int]:
+    """A list of numbers as a command line gives it, "1,4"."""
+    return [int(number) for number in text.split(",")]

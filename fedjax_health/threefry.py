@@ -9,6 +9,7 @@ Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; the layout of
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +110,11 @@ UNROLLED = extended.define_prng_impl(
     name="threefry_unrolled",
     tag="fry",
 )
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether an array (or a ShapeDtypeStruct) holds typed keys."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def root_key(seed: int | Array) -> Array:

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.extend import backend
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fedjax_health.threefry import is_key
 from fedjax_health.types import UserError
 
 HEARTBEAT_SECONDS = 30  # a host silent for so long is lost
@@ -213,10 +213,6 @@ def guarded(where: str) -> Iterator[None]:
         ) from error
 
 
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Host values that every process holds, as global arrays on all devices of the mesh.
 
@@ -229,7 +225,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def place(leaf: Any) -> Any:
-        if _is_key(leaf):
+        if is_key(leaf):
             return jax.random.wrap_key_data(place(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, everywhere, lambda index: host[index])
@@ -289,7 +285,7 @@ def check_same(what: str, tree: Any) -> None:
         return
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        value = np.asarray(jax.random.key_data(leaf) if not isinstance(leaf, str) and _is_key(leaf) else leaf)
+        value = np.asarray(jax.random.key_data(leaf) if not isinstance(leaf, str) and is_key(leaf) else leaf)
         digest.update(f"{path} {value.dtype} {value.shape} ".encode() + value.tobytes())
     with guarded(f"while the processes compared their {what}"):
         every = np.asarray(multihost_utils.process_allgather(np.frombuffer(digest.digest(), np.uint32)))

@@ -163,10 +163,8 @@ def make_fedbuff(sampler: CohortSampler, concurrency: int, buffer: int, max_stal
             outcome = play(parts, state, data, jnp.where(answered, events.client, 0), answered)
             live = outcome.alive & fits
             scale = jax.lax.rsqrt(1.0 + staleness.astype(jnp.float32))
-            # a weighted mean does not see a common factor; at least 1, since the mean divides by no less
-            weight = scale * jnp.sqrt(jnp.float32(kept))
             who = jnp.where(live, events.client, 0)
-            tasks = Tasks(who, live, events.version % kept, weight)
+            tasks = Tasks(who, live, events.version % kept, scale)
             padded = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, spare), *((0, 0),) * (leaf.ndim - 1))), tasks)
             shared = share(state, hyper, data, (flight.versions, state.params.server, state.control))
             result = work(shared, padded)

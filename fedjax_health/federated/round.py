@@ -58,9 +58,8 @@ def play(parts: Parts, state: State, data: Data, client: Array, mask: Array) -> 
 def remember(state: State, result: Result) -> Memory:
     """Everybody's memory [K] with that of the clients that took part [C] written over."""
     leaves = jax.tree.leaves(state.memory)
-    place = jnp.where(
-        result.tasks.live, result.tasks.client, leaves[0].shape[0] if leaves else 0
-    )  # past the end: dropped
+    past_the_end = leaves[0].shape[0] if leaves else 0  # where what is written is dropped
+    place = jnp.where(result.tasks.live, result.tasks.client, past_the_end)
     return jax.tree.map(lambda kept, own: kept.at[place].set(own, mode="drop"), state.memory, result.memory)
 
 

@@ -14,21 +14,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fedjax_health.federated import distributed
-from fedjax_health.threefry import UNROLLED
+from fedjax_health.threefry import UNROLLED, is_key
 from fedjax_health.types import UserError
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _plain(leaf: Any) -> Any:
     """Typed keys as their words: orbax knows JAX's own generators by name, and not ours."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
 def _plain_shape(leaf: Any) -> Any:
-    if not _is_key(leaf):
+    if not is_key(leaf):
         return leaf
     return jax.ShapeDtypeStruct((*leaf.shape, 2), jnp.uint32, sharding=leaf.sharding)
 
@@ -100,7 +96,7 @@ class Checkpoints:
             state = jax.tree.map(lambda value, leaf: distributed.replicate(value, leaf.sharding.mesh), state, plain)
 
         def typed(leaf: Any, value: Any) -> Any:
-            return jax.random.wrap_key_data(value, impl=UNROLLED) if _is_key(leaf) else value
+            return jax.random.wrap_key_data(value, impl=UNROLLED) if is_key(leaf) else value
 
         return jax.tree.map(typed, abstract, state)
 

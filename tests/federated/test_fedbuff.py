@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from least_squares import least_squares, make_store
 
 from fedjax_health import rng
 from fedjax_health.build_federation import build_federation
-from fedjax_health.data.population import Store, stored_population
+from fedjax_health.data.population import stored_population
 from fedjax_health.devices.round import RETRY_SECONDS, make_ideal
 from fedjax_health.federated import sharding
 from fedjax_health.federated.fedbuff import InFlight, next_events
 from fedjax_health.federated.federation import Data, init_state
 from fedjax_health.federation_config import AggregationConfig, CompressionConfig, HierarchyConfig, TrainConfig
-from fedjax_health.models.base import Classifier, ModelParams, masked_mean, no_refine
 from fedjax_health.threefry import root_key
 
 DIM, RATE, SERVER_RATE, STEPS = 3, 0.2, 0.7, 2
@@ -40,25 +40,9 @@ def config(concurrency, buffer, max_staleness, chunk, weighting="equal"):
     )  # fmt: skip
 
 
-def least_squares():
-    """1/2 mean (x w - y)^2; a batch holds all records of a client, so that nothing depends on their order."""
-
-    def field(params, batch, hyper, key):
-        error = jnp.sum(batch.x * params.client["w"][None, :], 1) - batch.y.astype(jnp.float32)
-        slope = jax.vmap(masked_mean, (1, None))(batch.x * error[:, None], batch.mask)
-        return {"w": slope}, {"sim/loss": masked_mean(error**2, batch.mask)}
-
-    start = ModelParams({"w": jnp.array([1.0, -2.0, 0.5])}, ())
-    predict = lambda released, x: x @ released["w"]  # noqa: E731
-    return Classifier(lambda key: start, field, no_refine, lambda params: params.client, predict)
-
-
 @functools.cache
 def store():
-    draw = np.random.default_rng(0)
-    x = draw.normal(size=(sum(COUNTS), DIM)) + draw.normal(size=(len(COUNTS), DIM))[np.repeat(range(16), COUNTS)]
-    as_ints = [jnp.asarray(a, jnp.int32) for a in (draw.integers(0, 3, len(x)), np.cumsum([0, *COUNTS[:-1]]), COUNTS)]
-    return Store(jnp.asarray(x, jnp.float32), *as_ints)
+    return make_store(COUNTS, DIM)
 
 
 def uneven(world_key, client, work, key):
