@@ -14,7 +14,7 @@ from fedjax_health.types import Row
 FEATURE_METRICS = ("real_mean", "synthetic_mean", "welch_p", "tost_p", "ks_complement", "wasserstein_sd", "js_distance")
 SPREAD = {"real_mean": "real_sd", "synthetic_mean": "synthetic_sd"}
 MISSING = "missing_rate_difference"
-UNITS = (("byte", "B"), ("memory", "B"), ("flop", "FLOP"), ("energy", "J"), ("second", "s"), ("(s)", "s"))
+UNITS = (("byte", "B"), ("peak memory", "B"), ("flop", "FLOP"), ("energy", "J"), ("second", "s"), ("(s)", "s"))
 Columns = Mapping[str, Mapping[str, Any]]  # name -> column of synthetic/schema.json
 
 

@@ -93,6 +93,12 @@ def test_attacks_stand_below_what_they_attack():
     assert [line.cells[0].value for line in lines] == ["65", "51.0", "51.0", "48", "51.0"]
 
 
+def test_costs_have_the_unit_of_what_they_count():
+    names = ("clients out of memory in all", "peak memory (MB)", "bytes up a round", "energy in all (J)")
+    lines = layout.costs([Row("d", "vae", "devices", name, 3.0, 3.0, 3.0, 3) for name in names]).lines
+    assert [line.cells[0].value for line in lines] == ["3", "3 MB", "3 B", "3 J"]
+
+
 def test_headings_and_names():
     assert labels.short_heading("real_mean") == "Real"
     assert labels.short_heading("success (%)") == "Success"
