@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Params = list[tuple[jax.Array, jax.Array]]
@@ -120,7 +121,8 @@ def make_train(dense: str, order: str, chunk: int, unroll: int, devices: int) ->
                 return jax.tree.map(jnp.add, acc, of_chunk(part)), None
 
             acc = lax.scan(add, jax.tree.map(jnp.zeros_like, params), clients.reshape(-1, chunk))[0]
-            acc = lax.psum(acc, AXIS) if devices > 1 else acc
+            flat, unravel = ravel_pytree(acc)  # one array: the devices meet once a round, not once a leaf
+            acc = unravel(lax.psum(flat, AXIS)) if devices > 1 else acc
             return jax.tree.map(lambda p: p / (len(clients) * devices), acc), None
 
         return lax.scan(one_round, params, (jnp.arange(len(cohorts)), cohorts))[0]

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_health import tree
-from fedjax_health.types import Array, Update
+from fedjax_health.federated import sharding
+from fedjax_health.types import Array, Metrics, Update
 
 MOST_WRITTEN_OUT = 16
 
@@ -37,14 +38,14 @@ class Aggregator(NamedTuple):
     Attributes:
       init: (update-shaped tree, slots this device will add) -> empty accumulator.
       add: (accumulator, updates with a leading chunk axis, Members) -> accumulator.
-      merge: (accumulator, mesh axis name) -> accumulator of all devices.
+      merge: (accumulator, totals, mesh axis name) -> both of all devices. Totals are sums of metrics, which travel along.
       total: (accumulator, key) -> (sum of updates, what to divide it by f32[]); noise goes between the two.
       bounded: whether one client changes the sum by at most its own (weighted) update, as noise on the sum needs.
     """
 
     init: Callable[[Update, int], Any]
     add: Callable[[Any, Update, Members], Any]
-    merge: Callable[[Any, str], Any]
+    merge: Callable[[Any, Metrics, str], tuple[Any, Metrics]]
     total: Callable[[Any, Array], tuple[Update, Array]]
     bounded: bool
 
@@ -78,6 +79,16 @@ def weighted_sum(leaf: Array, weight: Array | None, live: Array) -> Array:
     return jnp.sum(jnp.where(live.reshape(columns), weighted, 0.0), 0)
 
 
+def merge_sums(acc: Any, totals: Metrics, axis: str) -> tuple[Any, Metrics]:
+    """`Aggregator.merge` of an accumulator that is itself a sum.
+
+    Args:
+      acc, totals: trees of this device's sums.
+      axis: of the mesh.
+    """
+    return sharding.all_sum((acc, totals), axis)
+
+
 def make_mean(expected: float | None, unit: bool = False) -> Aggregator:
     """Weighted mean of the updates.
 
@@ -98,11 +109,8 @@ def make_mean(expected: float | None, unit: bool = False) -> Aggregator:
         total = jax.tree.map(lambda leaf: weighted_sum(leaf, factor, members.live), updates)
         return Sum(tree.add(acc.update, total), acc.weight + jnp.sum(weight))
 
-    def merge(acc: Sum, axis: str) -> Sum:
-        return jax.lax.psum(acc, axis)
-
     def total(acc: Sum, key: Array) -> tuple[Update, Array]:
         del key
         return acc.update, jnp.where(acc.weight > 0, acc.weight, 1.0) if expected is None else jnp.float32(expected)
 
-    return Aggregator(init, add, merge, total, True)
+    return Aggregator(init, add, merge_sums, total, True)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_health import tree
-from fedjax_health.federated.aggregate import Aggregator, Members
+from fedjax_health.federated.aggregate import Aggregator, Members, merge_sums
 from fedjax_health.types import Array, Update, UserError
 
 INT32_MAX = 2**31 - 1
@@ -82,13 +82,10 @@ def make_fixed_point_mean(bound: float, slots: int, expected: float | None) -> A
 
         return IntegerSum(tree.add(acc.update, jax.tree.map(summed, updates)), acc.count + jnp.sum(counts))
 
-    def merge(acc: IntegerSum, axis: str) -> IntegerSum:
-        return jax.lax.psum(acc, axis)
-
     def total(acc: IntegerSum, key: Array) -> tuple[Update, Array]:
         del key
         update = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) * step, acc.update)
         came = jnp.maximum(acc.count, 1).astype(jnp.float32)
         return update, came if expected is None else jnp.float32(expected)
 
-    return Aggregator(init, add, merge, total, True)
+    return Aggregator(init, add, merge_sums, total, True)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from fedjax_health import tree
 from fedjax_health.devices.clock import advance
-from fedjax_health.federated.aggregate import Aggregator, Members, Sum
+from fedjax_health.federated.aggregate import Aggregator, Members, Sum, merge_sums
 from fedjax_health.federated.federation import Data, Parts, RoundFn, Scheme, State
 from fedjax_health.federated.round import means, play, remember, sample_cohort, server_step, share
 from fedjax_health.federated.work import Tasks, make_work
@@ -55,14 +55,11 @@ def make_institution_sums(institutions: int) -> Aggregator:
 
         return Sum(tree.add(acc.update, jax.tree.map(total, updates)), acc.weight + jnp.sum(weight, 0))
 
-    def merge(acc: Sum, axis: str) -> Sum:
-        return jax.lax.psum(acc, axis)
-
     def total(acc: Sum, key: Array) -> tuple[Update, Array]:
         del key
         return acc.update, jnp.maximum(acc.weight, 1.0)
 
-    return Aggregator(init, add, merge, total, False)
+    return Aggregator(init, add, merge_sums, total, False)
 
 
 def make_hierarchy(institutions: int, period: int) -> Scheme:

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from fedjax_health.federated import sharding
 from fedjax_health.federated.aggregate import Aggregator, Members
 from fedjax_health.registry import lookup
-from fedjax_health.types import Array, Update, UserError
+from fedjax_health.types import Array, Metrics, Update, UserError
 
 Rule = Callable[[Array, Array, Array], Array]  # (updates f32[C, d], live bool[C], weight f32[C]) -> f32[d]
 Attack = Callable[
@@ -276,12 +277,13 @@ def make_stacked(rule: Rule, attack: Attack | None) -> Aggregator:
         update, written = jax.tree.map(write, (acc.update, acc.members), (updates, members))
         return Stack(update, written, acc.filled + len(members.live))
 
-    def merge(acc: Stack, axis: str) -> Stack:
+    def merge(acc: Stack, totals: Metrics, axis: str) -> tuple[Stack, Metrics]:
         def gather(rows: Array) -> Array:
             return jax.lax.all_gather(rows, axis, tiled=True, to="invarying")
 
         update, members = jax.tree.map(gather, (acc.update, acc.members))
-        return Stack(update, members, jax.lax.psum(acc.filled, axis))
+        filled, totals = sharding.all_sum((acc.filled, totals), axis)
+        return Stack(update, members, filled), totals
 
     def total(acc: Stack, key: Array) -> tuple[Update, Array]:
         flat = jax.vmap(lambda update: ravel_pytree(update)[0])(acc.update)

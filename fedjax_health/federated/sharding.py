@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
@@ -43,6 +44,32 @@ def over_clients(mesh: Mesh, work: Callable[..., Any]) -> Callable[..., Any]:
         return jax.shard_map(work, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(*args)
 
     return mapped
+
+
+def all_sum(value: Any, axis: str = AXIS) -> Any:
+    """Sum over the devices of an axis, inside `over_clients`: one collective for each dtype, not one for each leaf.
+
+    On host devices every array of a collective is a meeting of threads, which costs more than adding thousands of numbers.
+
+    Args:
+      value: tree of arrays that differ from device to device.
+      axis: name of the mesh axis.
+
+    Returns:
+      The same tree, equal on all devices; each number is the sum of the devices' numbers, as `jax.lax.psum` gives it.
+    """
+    leaves, structure = jax.tree.flatten(value)
+    if jax.lax.axis_size(axis) == 1 or len(leaves) == 1:
+        return jax.lax.psum(value, axis)
+    groups: dict[jnp.dtype, list[int]] = {}
+    for i, leaf in enumerate(leaves):
+        groups.setdefault(leaf.dtype, []).append(i)
+    for members in groups.values():
+        ends = np.cumsum([leaves[i].size for i in members])[:-1].tolist()
+        total = jax.lax.psum(jnp.concatenate([leaves[i].reshape(-1) for i in members]), axis)
+        for i, part in zip(members, jnp.split(total, ends), strict=True):
+            leaves[i] = part.reshape(leaves[i].shape)
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _varies(leaf: jax.Array) -> bool:

@@ -130,7 +130,7 @@ def make_work(parts: Parts, pick: Callable[[Any, Array], tuple[Any, Any]]) -> Ca
         else:
             acc, totals, memory = jax.lax.fori_loop(0, chunks, chunk, sharding.varying(begin))
         memory = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, sharding.AXIS, tiled=True, to="invarying"), memory)
-        return aggregator.merge(acc, sharding.AXIS), jax.lax.psum(totals, sharding.AXIS), memory
+        return *aggregator.merge(acc, totals, sharding.AXIS), memory
 
     mapped = sharding.over_clients(mesh, on_device)
 

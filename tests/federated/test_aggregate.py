@@ -93,10 +93,11 @@ def test_merge_adds_the_devices():
         leaves, mine = tasks
         mean = make_mean(None)
         acc = mean.init(jax.tree.map(lambda leaf: leaf[0], leaves), 2)
-        return mean.merge(mean.add(sharding.varying(acc), leaves, mine), sharding.AXIS)
+        lost = {"sim/lost": jnp.sum(1.0 - mine.live.astype(jnp.float32))}
+        return mean.merge(mean.add(sharding.varying(acc), leaves, mine), lost, sharding.AXIS)
 
-    tasks = (jax.tree.map(jnp.asarray, some), members(np.ones(8, bool), weight))
-    merged = jax.jit(sharding.over_clients(sharding.make_mesh(4), of_one_device))(tasks)
-    assert float(merged.weight) == 36.0
+    tasks = (jax.tree.map(jnp.asarray, some), members(np.arange(8) != 2, weight))
+    merged, totals = jax.jit(sharding.over_clients(sharding.make_mesh(4), of_one_device))(tasks)
+    assert float(merged.weight) == 36.0 - 3.0 and float(totals["sim/lost"]) == 1.0
     for name, leaf in some.items():
         np.testing.assert_allclose(merged.update[name], np.tensordot(weight, leaf, 1), rtol=1e-5, atol=1e-5)

@@ -31,7 +31,7 @@ def over(devices, aggregator, updates, who, chunk):
 
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:]), updates)
         start = sharding.varying(aggregator.init(zero, mine))
-        return aggregator.merge(jax.lax.fori_loop(0, mine // chunk, body, start), sharding.AXIS)
+        return aggregator.merge(jax.lax.fori_loop(0, mine // chunk, body, start), {}, sharding.AXIS)[0]
 
     merged = sharding.over_clients(sharding.make_mesh(devices), on_device)
     return jax.jit(lambda k, u, m: aggregator.total(merged(k, (u, m)), k))(KEY, updates, who)

@@ -50,7 +50,7 @@ def gathered(devices, chunk, updates, members):
             return aggregator.add(acc, *part)
 
         start = sharding.varying(aggregator.init(ZERO, mine))
-        return aggregator.merge(jax.lax.fori_loop(0, mine // chunk, body, start), sharding.AXIS)
+        return aggregator.merge(jax.lax.fori_loop(0, mine // chunk, body, start), {}, sharding.AXIS)[0]
 
     deal = np.arange(SLOTS).reshape(-1, devices).T.reshape(-1)
     merged = sharding.over_clients(sharding.make_mesh(devices), on_device)
