@@ -22,11 +22,11 @@ import numpy as np
 
 from benchmarks import engine
 from fedjax_health.data.encode import make_encoder
-from fedjax_health.data.population import Store, procedural_population, stored_population
+from fedjax_health.data.population import make_store, procedural_population, stored_population
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.data.simulator import Simulator, population_key
 from fedjax_health.federated import sharding
-from fedjax_health.types import Array
+from fedjax_health.types import Array, Table
 
 ROWS, FEATURES = 16, 10
 LAYERS = (FEATURES, 64, 64, 1)
@@ -38,7 +38,7 @@ class Case(NamedTuple):
     """One federation to be measured.
 
     Attributes:
-      population: "procedural", "stored" (placed without a copy), "copied" (as `make_store` places it) or "work" (A).
+      population: "procedural", "stored" (encoded records), "table" (a table that `make_store` encodes first) or "work" (A).
       clients: K.
       cohort: clients a round, expected ones for "poisson".
       sampler: of the cohort.
@@ -104,8 +104,12 @@ def _records(case: Case) -> tuple[Any, Any]:
         return stored_population(work.CLIENTS, work.ROWS, work.ROWS), engine.make_equal_store(data.x, data.y)
     x = aligned_normal((case.clients, ROWS, FEATURES))
     store = engine.make_equal_store(x, x[:, :, 0] > 0)
-    if case.population == "copied":
-        store = Store(*(jnp.asarray(leaf) for leaf in store))
+    if case.population == "table":
+        client = np.repeat(np.arange(case.clients, dtype=np.int32), ROWS)
+        table = Table(x.reshape(-1, FEATURES), np.asarray(store.y), client)
+        del x, store
+        store = make_store(table, make_encoder(cheap_simulator().schema), case.clients)
+        del table
     return stored_population(case.clients, ROWS, ROWS), store
 
 

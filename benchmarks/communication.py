@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 import jax
 import numpy as np
+import scipy.stats
 
 from benchmarks.trials import (
     CLIENT_RATES,
@@ -79,6 +80,18 @@ def mean_result(
     value, low, high = mean_interval(values)
     result = {"name": name, "value": value, "low": low, "high": high, "n": len(values), "unit": unit}
     return result | ({"against": against[0], "ratio": value / float(np.mean(against[1]))} if against else {})
+
+
+def share_result(name: str, hits: np.ndarray) -> dict[str, Any]:
+    """A result that is a share of seeds with its 95 % interval (Clopper and Pearson 1934).
+
+    Args:
+      name: as in `report.make_result`.
+      hits: bool[n].
+    """
+    n, k = len(hits), int(hits.sum())
+    interval = scipy.stats.binomtest(k, n).proportion_ci()
+    return {"name": name, "value": k / n, "low": interval.low, "high": interval.high, "n": n, "unit": "share"}
 
 
 def rate_results(name: str, rates: tuple[float, float]) -> list[dict[str, Any]]:
@@ -147,7 +160,7 @@ def costs_part(quick: bool, rounds: int) -> list[dict[str, Any]]:
                     )
                 found.append(mean_result(f"{name}: accuracy", final(curve.test), "share"))
                 share = (curve.validation >= target).any(1)
-                found.append(mean_result(f"{name}: seeds that reach it", share.astype(float), "share"))
+                found.append(share_result(f"{name}: seeds that reach it", share))
                 costs = costs_until(curve, target) or {}
                 baseline = costs if name == first else baseline
                 for what, values in costs.items():

@@ -4,8 +4,8 @@
 memory is the peak of a process of its own. The parts:
 
 clients  10^3 to 10^6 procedural clients at the same expected cohort: seconds a round and memory, and their ratio to 10^3;
-memory   10^6 stored clients of 16 records of 10 features: memory of the whole process, records placed without a copy
-         (aligned NumPy arrays), and as `make_store` and the trainer place them (`copied`);
+memory   10^6 stored clients of 16 records of 10 features: memory of the whole process, with encoded records, and with a
+         table of raw ones that is encoded first (at the peak both are there);
 cohort   10 to 10^4 clients a round at one population, all sizes in turn in one process: seconds a round, the fit
          seconds = base + slope cohort, and the worst deviation from proportionality from 100 clients on;
 devices  work A2 on 1, 2 and 4 devices: host devices on a CPU, of which more than cores bring nothing.
@@ -116,10 +116,10 @@ def clients_part(quick: bool, devices: int, passes: int, repeats: int) -> list[d
 
 
 def memory_part(quick: bool, devices: int, passes: int, repeats: int) -> list[dict[str, Any]]:
-    """Part `memory` of the module's docstring; quick: without the copied form."""
+    """Part `memory` of the module's docstring; quick: encoded records alone."""
     size = 1_000_000
     kinds = [
-        (kind, count) for kind in (("stored",) if quick else ("stored", "copied")) for count in sorted({1, devices})
+        (kind, count) for kind in (("stored",) if quick else ("stored", "table")) for count in sorted({1, devices})
     ]
     rows = samples([(Case(kind, size, 100), count) for kind, count in kinds], passes, repeats)
     records = 1e-6 * size * ROWS * (FEATURES + 1) * 4

@@ -24,7 +24,8 @@ from fedjax_health.types import Table
 CLIENTS, VALIDATION, TEST, COHORT, EVERY = 400, 100, 200, 40, 2
 ALPHA, LAST = 0.1, 5  # LAST: looks whose mean is "final", since one round's model jumps about
 SEEDS, TUNING_SEED = (0, 1, 2, 3, 4), 100
-CLIENT_RATES, SERVER_RATES = (0.05, 0.1, 0.2, 0.5, 1.0), (0.01, 0.1, 1.0)  # as many client rates as seeds: one program
+CLIENT_RATES = (0.1, 0.3, 1.0, 3.0, 10.0)  # as many as seeds: one program
+SERVER_RATES = (0.003, 0.03, 0.3, 1.0, 3.0)
 
 
 class Records(NamedTuple):

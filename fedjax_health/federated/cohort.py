@@ -15,6 +15,7 @@ from fedjax_health.types import Array, Cohort, Metrics, UserError
 
 SMALL = 256  # clients up to which a whole permutation is drawn; above, a keyed one has mixed well and needs no sort
 CANDIDATES = 4  # times the cohort: clients asked whether they are on before a round goes short
+SURPRISE = 1e-30  # chance of a round in which the gaps drawn end before the last client
 OVERFLOW_DEVIATIONS = 6.0  # slots = mean + 6 sd: truncation then costs nothing that PLD can see
 
 
@@ -99,6 +100,20 @@ def make_fixed(size: int, cohort: int, multiple: int) -> CohortSampler:
     return CohortSampler(size, slots, float(cohort), sample, account)
 
 
+def enough_gaps(expected: float, q: float) -> int:
+    """Gaps that reach past the last client but for a chance of 1e-30: more are taken with that probability at most.
+
+    Bernstein's inequality for a sum of independent Bernoulli(q) variables with mean m and variance v = m (1 - q):
+    P(X >= m + t) <= exp(-t^2 / (2 (v + t / 3))).
+
+    Args:
+      expected: m > 0.
+      q: sampling probability, in (0, 1].
+    """
+    spread = -math.log(SURPRISE)
+    return math.ceil(expected + spread / 3 + math.sqrt(spread**2 / 9 + 2 * spread * expected * (1 - q))) + 1
+
+
 def make_poisson(size: int, expected: float, multiple: int) -> CohortSampler:
     """Truncated Poisson sampling: each client takes part independently with probability q = expected / size.
 
@@ -120,7 +135,7 @@ def make_poisson(size: int, expected: float, multiple: int) -> CohortSampler:
     # not rounded up: results and accounting must not depend on chunks and devices
     capacity = max(1, min(size, math.ceil(expected + OVERFLOW_DEVIATIONS * math.sqrt(expected * (1 - q)))))
     slots = -(-capacity // multiple) * multiple
-    draws = min(size, 2 * capacity)  # more than twice as many has probability below 1e-30
+    draws = min(size, enough_gaps(expected, q))
 
     def sample(available: Available, key: Array) -> tuple[Cohort, Metrics]:
         del available

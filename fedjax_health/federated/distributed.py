@@ -217,12 +217,19 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     """Host values that every process holds, as global arrays on all devices of the mesh.
 
     Args:
-      tree: arrays and typed keys of this process; a single process gets them back as they are.
+      tree: arrays and typed keys of this process. What is there already stays. Host devices share the memory of one array,
+        so that a large table is held once, not once a device.
       mesh: over the devices of all processes.
     """
-    if jax.process_count() == 1:
-        return tree
     everywhere = NamedSharding(mesh, PartitionSpec())
+    if jax.process_count() == 1:
+        on_host = jax.default_backend() == "cpu"
+
+        def shared(leaf: Any) -> Any:
+            elsewhere = isinstance(leaf, jax.Array) and not is_key(leaf) and leaf.sharding != everywhere
+            return jax.device_put(np.asarray(leaf) if on_host and elsewhere else leaf, everywhere)
+
+        return jax.tree.map(shared, tree)
 
     def place(leaf: Any) -> Any:
         if is_key(leaf):

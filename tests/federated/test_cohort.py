@@ -113,6 +113,14 @@ def test_millions_of_clients_without_an_array_of_them():
     assert scipy.stats.kstest(ids, "uniform").pvalue > 1e-3
 
 
+@pytest.mark.parametrize(("size", "expected"), [(1000, 100.0), (10**6, 1.0), (30, 29.5), (10**6, 1000.0), (8, 8.0)])
+def test_gaps_reach_past_the_last_client(size, expected):
+    enough = cohort.enough_gaps(expected, expected / size)
+    assert scipy.stats.binom.logsf(min(enough, size) - 1, size, expected / size) < np.log(1e-30) or enough > size
+    sampler = cohort.make_poisson(size, expected, 1)
+    assert min(enough, size) >= sampler.slots  # the first slots are read without a look at how many were drawn
+
+
 def test_event_follows_the_slots():
     whole = cohort.make_poisson(20, 10.0, 1)
     assert whole.account(1.5) == dp_accounting.PoissonSampledDpEvent(0.5, dp_accounting.GaussianDpEvent(1.5))

@@ -13,6 +13,7 @@ import toy
 
 from fedjax_health.data.population import Store, stored_population
 from fedjax_health.federated.federation import Data
+from fedjax_health.federated.work import live_first
 from fedjax_health.train.loop import make_train
 
 ALL = 1000  # clients a chunk: as many as there are slots on a device
@@ -90,3 +91,10 @@ def test_the_living_are_trained_wherever_they_stand():
     assert np.abs(states[0] - toy.flat(train.init(toy.keys(7)).params)).max() > 1e-3
     for other in states[1:]:
         np.testing.assert_allclose(other, states[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_living_come_first_in_their_order(share):
+    live = np.random.default_rng(0).random(37) < share
+    order = jax.jit(live_first)(jnp.asarray(live))
+    np.testing.assert_array_equal(order, np.argsort(~live, stable=True))

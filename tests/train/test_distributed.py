@@ -173,7 +173,12 @@ def test_good_addresses():
 def test_one_process_keeps_everything_as_it_is():
     tree = {"a": jnp.ones(3, jnp.float32), "k": jax.random.key(0)}
     assert distributed.is_main()
-    assert distributed.replicate(tree, jax.sharding.Mesh(np.array(jax.devices()), ("clients",))) is tree
+    spread = distributed.replicate(tree, jax.sharding.Mesh(np.array(jax.devices()), ("clients",)))
+    assert all(len(leaf.sharding.device_set) == len(jax.devices()) for leaf in jax.tree.leaves(spread))
+    assert distributed.replicate(spread, spread["a"].sharding.mesh)["a"] is spread["a"]
+    assert {shard.data.unsafe_buffer_pointer() for shard in spread["a"].addressable_shards} == {
+        tree["a"].unsafe_buffer_pointer()
+    }
     assert distributed.local(tree) is tree and distributed.from_main(tree) is tree
     distributed.check_same("config", tree)
     with distributed.together(False):
