@@ -159,7 +159,7 @@ def costs_part(quick: bool, rounds: int) -> list[dict[str, Any]]:
                         mean_result(f"{records.name}: accuracy to reach", np.full(len(SEEDS), target), "share")
                     )
                 found.append(mean_result(f"{name}: accuracy", final(curve.test), "share"))
-                share = (curve.validation >= target).any(1)
+                share = np.asarray((curve.validation >= target).any(1))
                 found.append(share_result(f"{name}: seeds that reach it", share))
                 costs = costs_until(curve, target) or {}
                 baseline = costs if name == first else baseline

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 from fedjax_health import rng
@@ -53,7 +54,7 @@ class State(NamedTuple):
       server: state of the server's optimiser.
       average: exponential moving average of the released parameters (what is published).
       control: the algorithm's state on the server.
-      memory: Memory of every client, leading axis K (no leaves where nothing is remembered).
+      memory: f32[K, D], the Memory of every client as one row (see `memory_row`); () where nothing is remembered.
       clock: simulated time.
       scheme: what the scheme itself keeps (institutions' models, updates in flight), or ().
     """
@@ -64,7 +65,7 @@ class State(NamedTuple):
     server: Any
     average: Any
     control: Any
-    memory: Memory
+    memory: Any
     clock: Clock
     scheme: Any
 
@@ -133,10 +134,7 @@ def init_state(parts: Parts, key: Array) -> State:
     """
     params = parts.model.init(rng.stream_key(key, 0, rng.Stream.INIT))
     client = params.client
-    slot = parts.algorithm.slot(client)
-    message = jax.eval_shape(lambda: message_like(parts.algorithm, client))
-    memory = Memory(slot, parts.transform.memory(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), message)))
-    k = parts.population.size
+    row, _ = memory_row(parts, client)
     return State(
         round=jnp.int32(0),
         key=jnp.copy(key),
@@ -144,10 +142,25 @@ def init_state(parts: Parts, key: Array) -> State:
         server=parts.server_optimizer.init(client),
         average=jax.tree.map(jnp.copy, parts.model.release(params)),  # donated buffers may not be shared
         control=parts.algorithm.control(client),
-        memory=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (k, *leaf.shape)), memory),
+        memory=jnp.broadcast_to(row, (parts.population.size, row.size)) if row.size else (),
         clock=clock.start(),
         scheme=parts.scheme.init(parts, client),
     )
+
+
+def memory_row(parts: Parts, client: Any) -> tuple[Array, Callable[[Array], Memory]]:
+    """What a client remembers before its first round, as one vector: a round moves each client's memory in one piece.
+
+    Args:
+      parts: the federation.
+      client: params.client, of which shapes count and, where the algorithm says so, values.
+
+    Returns:
+      (f32[D], function that makes a Memory of such a vector).
+    """
+    message = jax.eval_shape(lambda: message_like(parts.algorithm, client))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), message)
+    return ravel_pytree(Memory(parts.algorithm.slot(client), parts.transform.memory(zeros)))
 
 
 def message_like(algorithm: Algorithm, client: Any) -> Any:

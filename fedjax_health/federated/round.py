@@ -11,7 +11,7 @@ from fedjax_health import rng, tree
 from fedjax_health.devices.clock import advance
 from fedjax_health.devices.round import Outcome, Work
 from fedjax_health.federated.algorithms import apply_rule
-from fedjax_health.federated.federation import Data, Memory, Parts, RoundFn, Scheme, State
+from fedjax_health.federated.federation import Data, Parts, RoundFn, Scheme, State
 from fedjax_health.federated.work import Result, Shared, Tasks, make_work
 from fedjax_health.models.base import ModelParams
 from fedjax_health.transforms.base import Keys
@@ -55,12 +55,14 @@ def play(parts: Parts, state: State, data: Data, client: Array, mask: Array) -> 
     )
 
 
-def remember(state: State, result: Result) -> Memory:
-    """Everybody's memory [K] with that of the clients that took part [C] written over."""
-    leaves = jax.tree.leaves(state.memory)
-    past_the_end = leaves[0].shape[0] if leaves else 0  # where what is written is dropped
-    place = jnp.where(result.tasks.live, result.tasks.client, past_the_end)
-    return jax.tree.map(lambda kept, own: kept.at[place].set(own, mode="drop"), state.memory, result.memory)
+def remember(state: State, result: Result) -> Any:
+    """Everybody's memory f32[K, D] with that of the clients that took part [C] written over."""
+
+    def write(kept: Array, own: Array) -> Array:
+        past_the_end = kept.shape[0]  # what is written there is dropped
+        return kept.at[jnp.where(result.tasks.live, result.tasks.client, past_the_end)].set(own, mode="drop")
+
+    return jax.tree.map(write, state.memory, result.memory)
 
 
 def sample_cohort(parts: Parts, state: State) -> tuple[Cohort, Metrics]:

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from fedjax_health import rng
 from fedjax_health.federated import sharding
 from fedjax_health.federated.aggregate import Members
 from fedjax_health.federated.algorithms import Start
-from fedjax_health.federated.federation import Memory, Parts
+from fedjax_health.federated.federation import Memory, Parts, memory_row
 from fedjax_health.transforms.base import Keys
 from fedjax_health.types import Array, Hyper, Metrics
 
@@ -41,7 +42,7 @@ class Shared(NamedTuple):
 
     Attributes:
       models: what `pick` chooses a client's Start from.
-      memory: Memory of all clients, leading axis K.
+      memory: of all clients, f32[K, D], or () where nothing is remembered.
       data: what the population reads.
       hyper: traced numbers.
       clients: typed key of the clients' own randomness.
@@ -49,7 +50,7 @@ class Shared(NamedTuple):
     """
 
     models: Any
-    memory: Memory
+    memory: Any
     data: Any
     hyper: Hyper
     clients: Array
@@ -63,13 +64,13 @@ class Result(NamedTuple):
       acc: the merged accumulator.
       totals: sums of metrics over live clients.
       tasks: the tasks, in the order in which they were dealt.
-      memory: new Memory of each, leading axis C, in that order.
+      memory: what each remembers now, f32[C, D] in that order, or ().
     """
 
     acc: Any
     totals: Metrics
     tasks: Tasks
-    memory: Memory
+    memory: Any
 
 
 def live_first(live: Array) -> Array:
@@ -105,9 +106,10 @@ def make_work(parts: Parts, pick: Callable[[Any, Array], tuple[Any, Any]]) -> Ca
     clients_per_chunk = parts.clients_per_chunk
     ragged = population.min_count != population.max_count
 
-    def one(shared: Shared, task: Tasks) -> tuple[Any, Memory, Array, Metrics]:
-        remembered: Memory = jax.tree.map(lambda leaf: leaf[task.client], shared.memory)
+    def one(shared: Shared, task: Tasks, row: Any) -> tuple[Any, Any, Array, Metrics]:
         params, control = pick(shared.models, task.source)
+        fresh, to_memory = memory_row(parts, params.client)
+        remembered = to_memory(row if fresh.size else fresh)
         own = rng.client_key(shared.clients, task.client)
         start = Start(params, control, remembered.slot)
         message, slot, metrics = parts.run_client(
@@ -118,22 +120,26 @@ def make_work(parts: Parts, pick: Callable[[Any, Array], tuple[Any, Any]]) -> Ca
         weight = task.weight
         if parts.by_examples:
             weight *= population.count(shared.data, task.client).astype(jnp.float32)
-        return message, Memory(slot, memory), weight, {**metrics, **more}
+        row = ravel_pytree(Memory(slot, memory))[0] if fresh.size else ()
+        return message, row, weight, {**metrics, **more}
 
-    def on_device(shared: Shared, tasks: Tasks) -> tuple[Any, Metrics, Memory]:
+    def on_device(shared: Shared, tasks: Tasks) -> tuple[Any, Metrics, Any]:
         """Runs on one device, over its share [C / devices] of the tasks."""
         shared = sharding.varying(shared)
         share = tasks.client.shape[0]
-        message, own, _, metrics = jax.eval_shape(one, shared, jax.tree.map(lambda leaf: leaf[0], tasks))
+        # read once, and written over as they change
+        rows = jax.tree.map(lambda leaf: leaf[tasks.client], shared.memory)
+        message, _, _, metrics = jax.eval_shape(one, shared, *jax.tree.map(lambda leaf: leaf[0], (tasks, rows)))
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (message, metrics))
-        rows = jax.tree.map(lambda s: jnp.zeros((share, *s.shape), s.dtype), own)
         begin = aggregator.init(zeros[0], share), zeros[1], rows
 
-        def chunk(i: Array, carry: tuple[Any, Metrics, Memory]) -> tuple[Any, Metrics, Memory]:
+        def chunk(i: Array, carry: tuple[Any, Metrics, Any]) -> tuple[Any, Metrics, Any]:
             acc, totals, memory = carry
             at = i * clients_per_chunk
-            mine = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, at, clients_per_chunk), tasks)
-            messages, new, weight, metrics = jax.vmap(one, (None, 0))(shared, mine)
+            mine, old = jax.tree.map(
+                lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, at, clients_per_chunk), (tasks, memory)
+            )
+            messages, new, weight, metrics = jax.vmap(one, (None, 0, 0))(shared, mine, old)
             acc = aggregator.add(acc, messages, Members(mine.client, mine.live, weight, mine.source))
             totals = {k: totals[k] + jnp.sum(jnp.where(mine.live, m, 0.0)) for k, m in metrics.items()}
             memory = jax.tree.map(lambda all_, own: jax.lax.dynamic_update_slice_in_dim(all_, own, at, 0), memory, new)

@@ -74,12 +74,12 @@ def test_tuning_takes_the_best_pair_on_validation(monkeypatch):
 
     def fake(records, changes, rates, seeds, rounds, fleet):
         asked.append((rates.tolist(), list(seeds)))
-        score = -np.abs(np.log(rates[0] / 0.2)) - np.abs(np.log(rates[1] / 0.1))
+        score = -np.abs(np.log(rates[0] / 0.4)) - np.abs(np.log(rates[1] / 0.04))
         validation = score[:, None] - np.asarray([[3.0, 2.0, 1.0, 0.0]])
         return Curve(validation, -validation, validation, validation, validation)
 
     monkeypatch.setattr(trials, "train", fake)
-    assert trials.tune(None, {}, 8, False) == (0.2, 0.1)
+    assert trials.tune(None, {}, 8, False) == (0.3, 0.03)
     assert len(asked) == len(trials.SERVER_RATES)
     assert all(set(seeds) == {trials.TUNING_SEED} for _, seeds in asked)
     assert trials.TUNING_SEED not in trials.SEEDS and len(trials.CLIENT_RATES) == len(trials.SEEDS)

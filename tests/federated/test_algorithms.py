@@ -268,7 +268,7 @@ def test_fixed_point_of_two_clients_that_pull_apart(algorithm):
     assert abs(optimum - drifted) > 0.1
     np.testing.assert_allclose(weights(state), [optimum if algorithm == "scaffold" else drifted], atol=1e-5)
     if algorithm == "scaffold":  # every client remembers its slope at the optimum
-        np.testing.assert_allclose(state.memory.slot["w"][:, 0], curvature * (optimum - best), atol=1e-4)
+        np.testing.assert_allclose(state.memory[:, 0], curvature * (optimum - best), atol=1e-4)
 
 
 def test_vmap_over_hyper_parameters_is_a_loop_without_jit():
