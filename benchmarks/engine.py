@@ -17,7 +17,7 @@ from benchmarks import work
 from fedjax_health.build_federation import build_federation
 from fedjax_health.data.population import Population, Store
 from fedjax_health.devices.round import DeviceLayer, make_devices, make_ideal
-from fedjax_health.federated import sharding
+from fedjax_health.federated import distributed, sharding
 from fedjax_health.federated.federation import Data, Parts, State
 from fedjax_health.federation_config import (
     AggregationConfig,
@@ -229,15 +229,14 @@ def make_program(parts: Parts, config: TrainConfig, records: Any, federations: i
 
     example = (start(range(federations)), make_numbers(config, federations), Data(records, included))  # pyright: ignore[reportArgumentType]
     compile_s, compiled = work.timed(lambda: train.run_chunk.lower(*example).compile())
-    placement = compiled.input_shardings[0][1:]
     plan = compiled.memory_analysis()
     needed = (
         plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes - plan.alias_size_in_bytes
     )
 
     def place(hyper: Hyper, records: Any) -> tuple[Hyper, Data]:
-        # once, or each run would copy them to the devices first; aligned NumPy arrays are not copied on a CPU
-        return jax.device_put((hyper, Data(records, included)), tuple(placement))  # pyright: ignore[reportArgumentType]
+        # once, as the trainer does, or each run would copy them to the devices first
+        return distributed.replicate((hyper, Data(records, included)), parts.mesh)
 
     def run(state: State, inputs: tuple[Hyper, Data]) -> tuple[State, dict[str, np.ndarray]]:
         state, metrics = compiled(state, *inputs)
