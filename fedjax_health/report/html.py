@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from fedjax_health.report import curves, figures, labels, layout, read, tables
+from fedjax_health.report.statement import make_statement
 from fedjax_health.report.summary import Promise, summarise
 from fedjax_health.types import Row, UserError
 
@@ -50,6 +51,7 @@ def render_report(workdir: str) -> str:
     os.makedirs(os.path.join(workdir, "figures"), exist_ok=True)
     synthetic = os.path.join(workdir, "synthetic")
     files = sorted(os.listdir(synthetic)) if os.path.isdir(synthetic) else []
+    summary = [s for d in domains for s in summarise(d, tidy, promise)]
     page = _template(len(manifest.get("seeds", ()))).render(
         name=os.path.basename(os.path.abspath(workdir)),
         manifest=manifest,
@@ -57,7 +59,8 @@ def render_report(workdir: str) -> str:
         ledger=ledger,
         formal=promise is not None,
         factor=None if promise is None else math.exp(min(promise[0], 700.0)),
-        summary=[s for d in domains for s in summarise(d, tidy, promise)],
+        summary=summary,
+        statement=make_statement(workdir, ledger, schemas, files, summary),
         domains=[_domain(workdir, d, tidy, lines, schemas.get(d, {}), promise) for d in domains],
         training=_training(workdir, read.read_rounds(workdir)),
         privacy=layout.privacy(tidy["privacy"], ledger),

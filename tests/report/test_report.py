@@ -67,7 +67,15 @@ def test_page_shows_the_figures_of_every_table_with_interval_and_n(full):
 
 def test_long_tables_are_folded_away(full):
     folded = re.findall(r"<details><summary>(.*?)</summary>", full[1])
-    assert folded == ["All fairness figures with their intervals", "Configuration"]
+    safe_harbor = "Identifiers of HIPAA Safe Harbor (45 CFR 164.514(b)(2))"
+    assert folded == [safe_harbor, "All fairness figures with their intervals", "Configuration"]
+
+
+def test_the_officer_finds_who_sees_what_and_what_was_not_assessed(full):
+    text = text_of(full[1])
+    assert "recipients of synthetic/ synthetic tables, schemas and generators the promise above" in text
+    assert text.count("not assessed") >= 4 and "singling out: is a person isolated? not assessed" in text
+    assert "membership: who was in the training data? VAE on" in text
 
 
 def test_promise_carries_unit_relation_and_delta(full):

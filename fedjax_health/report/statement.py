@@ -1,0 +1,186 @@
+"""What a data-protection officer asks of a run: who is trusted with what, and two check lists, each line with its evidence."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fedjax_health.report import labels
+from fedjax_health.report.summary import Summary
+from fedjax_health.types import UserError
+
+NONE, FOUND, OPEN = "none found", "found", "not assessed"
+OLDEST = 89  # years; Safe Harbor wants one class for 90 and above
+
+
+class Party(NamedTuple):
+    """Someone in the run: what reaches them, and what keeps them from more."""
+
+    who: str
+    sees: str
+    limit: str
+
+
+class Check(NamedTuple):
+    """A question with its answer.
+
+    Attributes:
+      question: as the rule puts it, short.
+      verdict: NONE, FOUND or OPEN; for a measurement the figure.
+      evidence: what was looked at.
+    """
+
+    question: str
+    verdict: str
+    evidence: str
+
+
+class Statement(NamedTuple):
+    """The parts of the statement; the promise itself stands above it."""
+
+    parties: list[Party]
+    safe_harbor: list[Check]
+    anonymity: list[Check]
+
+
+# 45 CFR 164.514(b)(2)(i), with words that a column of such content would have in its name
+IDENTIFIERS: tuple[tuple[str, str], ...] = (
+    ("A names", r"(sur|fore|first|last|middle|full|patient|family|given)?names?|initials"),
+    ("B places smaller than a state", r"address|street|city|town|county|zip(code)?|post(al)?(code)?|latitude|longitude|geo"),
+    ("C dates except the year, ages over 89", r"date(time)?|dob|birth(day|date)?|admission|discharge|death|timestamp|month"),
+    ("D telephone numbers", r"(tele)?phone|mobile|cell"),
+    ("E fax numbers", r"fax"),
+    ("F e-mail addresses", r"e?mail"),
+    ("G social security numbers", r"ssn|social(security)?"),
+    ("H medical record numbers", r"mrn|record(id|number)|hadm|subject(id)?|icustay|stay(id)?|patient(id)?"),
+    ("I health plan numbers", r"plan|beneficiary|insurance|policy"),
+    ("J account numbers", r"account|iban"),
+    ("K certificate or licence numbers", r"licen[cs]e|certificate"),
+    ("L vehicle identifiers", r"vehicle|vin|plate"),
+    ("M device identifiers and serial numbers", r"serial|imei|mac|(device|sensor)(id)?|[sd](rc|st)mac|macaddr"),
+    ("N URLs", r"ur[li]|link|website"),
+    ("O IP addresses", r"ip|ipv?[46]|ipaddr|[sd](rc|st)(addr|ip)"),
+    ("P biometric identifiers", r"finger(print)?|iris|retina|voice(print)?|biometric"),
+    ("Q full-face photographs", r"photo|image|picture"),
+)  # fmt: skip
+
+
+def make_statement(
+    workdir: str,
+    ledger: Mapping[str, Any],
+    schemas: Mapping[str, Mapping[str, Any]],
+    files: Sequence[str],
+    summary: Sequence[Summary],
+) -> Statement:
+    """The statement of a run, from its files.
+
+    Args:
+      workdir: directory of the run.
+      ledger: privacy_ledger.json.
+      schemas: domain to schema of what is published (synthetic/schema.json).
+      files: names in synthetic/.
+      summary: strongest membership attack on each generator.
+
+    Returns:
+      Statement; what no file answers is OPEN.
+
+    Raises:
+      UserError: a published age that is no number.
+    """
+    columns = [(domain, column) for domain, schema in schemas.items() for column in schema["columns"]]
+    return Statement(_parties(ledger), _safe_harbor(workdir, columns, files), _anonymity(ledger, summary))
+
+
+def _parties(ledger: Mapping[str, Any]) -> list[Party]:
+    formal = ledger.get("mechanism", "none") != "none"
+    unit = ledger.get("unit", "client")
+    noise = "; it draws the noise and is trusted to forget it" if formal else ""
+    limit = (
+        "the promise above, whatever they know and compute" if formal else "nothing proven; the measured attacks only"
+    )
+    return [
+        Party(f"each {unit}", "its own records, and the models it is sent", "raw records never leave it"),
+        Party(
+            "the server", f"every single update as it arrives, and who sent it{noise}", "trusted: no secure aggregation"
+        ),
+        Party(
+            "holders of this folder",
+            "figures made from real records without noise, checkpoints, and the seed that makes the noise again",
+            "trusted like the server: do not pass it on",
+        ),
+        Party("recipients of synthetic/", "synthetic tables, schemas and generators", limit),
+    ]
+
+
+def _words(name: str) -> list[str]:
+    """Words of a column name, joined neighbours included: "patient_firstName" -> patient, first, name, patientfirst, ..."""
+    parts = [part.lower() for part in re.findall(r"[A-Za-z][a-z]*|[0-9]+", re.sub(r"[^A-Za-z0-9]+", " ", name))]
+    whole = [part.lower() for part in re.split(r"[^A-Za-z0-9]+", name) if part]
+    return [*parts, *whole, *(a + b for a, b in itertools.pairwise(parts))]
+
+
+def _safe_harbor(workdir: str, columns: Sequence[tuple[str, Any]], files: Sequence[str]) -> list[Check]:
+    if not columns:
+        return [Check(question, OPEN, "no schema of published columns") for question, _ in IDENTIFIERS]
+    books = sum(column["kind"] != "numeric" for _, column in columns)
+    looked = f"{len(columns)} published columns: {len(columns) - books} numeric within a public range, {books} from a code book"
+    checks = []
+    for question, pattern in IDENTIFIERS:
+        hits = [f"{d}.{c['name']}" for d, c in columns if any(re.fullmatch(pattern, w) for w in _words(c["name"]))]
+        evidence = f"by name: {', '.join(hits)}" if hits else "no name of a published column suggests it"
+        verdict = FOUND if hits else NONE
+        if question.startswith("C"):
+            old = _oldest(workdir, columns, files)
+            evidence += f"; oldest published age {old:g}" if old is not None else "; no column of ages"
+            verdict = FOUND if old is not None and old > OLDEST else verdict
+        checks.append(Check(question, verdict, evidence))
+    checks.append(
+        Check("R any other unique code", OPEN, "whether a combination of values is unique to a person is not tested")
+    )
+    return [*checks, Check("free text", NONE, looked + "; no other kind can be published")]
+
+
+def _oldest(workdir: str, columns: Sequence[tuple[str, Any]], files: Sequence[str]) -> float | None:
+    """Largest published value of the columns of ages, in years; None where there is none."""
+    ages = [(d, c["name"]) for d, c in columns if c["kind"] == "numeric" and "age" in _words(c["name"])]
+    oldest = None
+    for domain, name in ages:
+        for file_name in files:
+            if not (file_name.startswith(f"{domain}_") and file_name.endswith(".csv")):
+                continue
+            path = os.path.join(workdir, "synthetic", file_name)
+            with open(path, encoding="utf-8", newline="") as file:
+                for number, row in enumerate(csv.DictReader(file), 2):
+                    if not row.get(name):
+                        continue
+                    try:
+                        value = float(row[name])
+                    except ValueError as error:
+                        raise UserError(
+                            f"{path} line {number}, column {name}: {row[name]!r} is not a number; restore the file or rerun"
+                        ) from error
+                    oldest = value if oldest is None else max(oldest, value)
+    return oldest
+
+
+def _anonymity(ledger: Mapping[str, Any], summary: Sequence[Summary]) -> list[Check]:
+    """The three tests of the Article 29 Working Party (Opinion 05/2014), and membership, which was measured."""
+    risks = [(s, s.risk) for s in summary if s.risk is not None]
+    found = "; ".join(
+        f"{labels.model_label(s.model)} on {s.domain}: {r.value.value}{'%' if r.sharp else ' AUC'} {r.value.interval} "
+        f"({r.attack}, strongest of {r.attacks})"
+        for s, r in risks
+    )
+    formal = ledger.get("mechanism", "none") != "none"
+    bound = f"; the promise bounds what one {ledger.get('unit', 'client')} adds to any such finding" if formal else ""
+    guess = "members found at 1% false alarms (guessing: 1%), or AUC (guessing: 0.5)"
+    return [
+        Check("membership: who was in the training data?", found or OPEN, guess if found else "no attack was run"),
+        Check("singling out: is a person isolated?", OPEN, "no attack of this kind was run" + bound),
+        Check("linkability: are two records of a person joined?", OPEN, "no attack of this kind was run" + bound),
+        Check("inference: is an attribute of a person deduced?", OPEN, "no attack of this kind was run" + bound),
+    ]

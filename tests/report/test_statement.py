@@ -1,0 +1,91 @@
+"""The data-protection statement: who sees what, and check lists that find what they look for."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedjax_health.report import statement
+from fedjax_health.report.statement import FOUND, NONE, OPEN
+from fedjax_health.types import UserError
+
+FORMAL = {"mechanism": "central_gaussian", "unit": "client"}
+
+
+def schema(*names, kind="numeric"):
+    return {"columns": [{"name": name, "kind": kind} for name in names]}
+
+
+def checks(tmp_path, schemas, ledger=FORMAL, files=()):
+    made = statement.make_statement(str(tmp_path), ledger, schemas, files, [])
+    return {check.question.split(" ", 1)[0]: check for check in made.safe_harbor}, made
+
+
+@pytest.mark.parametrize(
+    ("column", "letter"),
+    [
+        ("first_name", "A"), ("givenName", "A"), ("zip", "B"), ("ZipCode", "B"), ("date_of_birth", "C"),
+        ("admission_time", "C"), ("phone", "D"), ("fax_number", "E"), ("eMail", "F"), ("e_mail", "F"), ("SSN", "G"),
+        ("subject_id", "H"), ("HADM_ID", "H"), ("patient", "H"), ("insurance", "I"), ("account", "J"), ("license", "K"),
+        ("licence_no", "K"), ("plate", "L"), ("device_id", "M"), ("SrcMac", "M"), ("serial", "M"), ("url", "N"),
+        ("SrcAddr", "O"), ("ip", "O"), ("fingerprint", "P"), ("photo", "Q"),
+    ],
+)  # fmt: skip
+def test_every_identifier_is_found_by_its_name(tmp_path, column, letter):
+    found, _ = checks(tmp_path, {"ward": schema("heart_rate", column)})
+    assert found[letter].verdict == FOUND and f"ward.{column}" in found[letter].evidence
+    assert [k for k, check in found.items() if check.verdict == FOUND] == [letter]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "heart_rate",
+        "glucose",
+        "SpO2",
+        "systolic_bp",
+        "respiration",
+        "packet_rate",
+        "entropy",
+        "dur",
+        "Sport",
+        "Temp",
+        "lactate",
+    ],
+)
+def test_measurements_are_no_identifiers(tmp_path, column):
+    found, _ = checks(tmp_path, {"ward": schema(column)})
+    assert all(check.verdict != FOUND for check in found.values())
+    assert found["R"].verdict == OPEN and found["free"].verdict == NONE and len(found) == 19
+
+
+@pytest.mark.parametrize(("oldest", "verdict"), [(89, NONE), (90, FOUND)])
+def test_ages_are_read_from_what_is_published(tmp_path, oldest, verdict):
+    folder = tmp_path / "synthetic"
+    folder.mkdir()
+    (folder / "ward_vae.csv").write_text(f"age,heart_rate\n40,120\n{oldest},300\n,95\n")
+    (folder / "other_vae.csv").write_text("age\n120\n")  # of another domain
+    found, _ = checks(
+        tmp_path, {"ward": schema("age", "heart_rate")}, files=["other_vae.csv", "ward_vae.csv", "ward_vae.parquet"]
+    )
+    assert found["C"].verdict == verdict and f"oldest published age {oldest}" in found["C"].evidence
+
+
+def test_a_damaged_age_names_file_line_and_column(tmp_path):
+    (tmp_path / "synthetic").mkdir()
+    (tmp_path / "synthetic" / "ward_vae.csv").write_text("age\n40\nold\n")
+    with pytest.raises(UserError, match=r"ward_vae\.csv line 3, column age: 'old' is not a number"):
+        checks(tmp_path, {"ward": schema("age")}, files=["ward_vae.csv"])
+
+
+def test_without_a_schema_nothing_is_claimed(tmp_path):
+    found, made = checks(tmp_path, {})
+    assert {check.verdict for check in found.values()} == {OPEN}
+    assert {check.verdict for check in made.anonymity} == {OPEN}
+
+
+def test_a_run_without_a_mechanism_promises_nobody_anything(tmp_path):
+    _, formal = checks(tmp_path, {})
+    _, bare = checks(tmp_path, {}, {"mechanism": "none"})
+    assert "promise" in formal.parties[-1].limit and "nothing proven" in bare.parties[-1].limit
+    assert "draws the noise" in formal.parties[1].sees and "noise" not in bare.parties[1].sees
+    assert all("promise" not in check.evidence for check in bare.anonymity)
