@@ -27,6 +27,7 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
         "dp-accounting==0.6.*",
+        "cryptography>=44",
         "chex>=0.1.91",
         "numpy>=2.1,<3",
         "ml-collections>=1.1",
