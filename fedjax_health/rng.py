@@ -35,6 +35,7 @@ class Stream(enum.IntEnum):
     TRANSFORM = 15
     AGGREGATE = 16
     POISON = 17
+    CANARY = 18
 
 
 def stream_key(root: Array, round_index: Array | int, stream: Stream) -> Array:

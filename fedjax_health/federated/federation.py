@@ -44,6 +44,41 @@ class Data(NamedTuple):
     include: Array
 
 
+class Canaries(NamedTuple):
+    """Virtual clients that audit a run; see `canaries.with_canaries`.
+
+    Attributes:
+      size: k > 0.
+      key: typed key of their directions, which are public.
+      length: norm of a canary's message in units of the bound of one client's contribution.
+      knows_clients: whether the observer knows the real clients' messages, as differential privacy grants; else only what
+        is published.
+    """
+
+    size: int
+    key: Array
+    length: float
+    knows_clients: bool
+
+
+class Audit(NamedTuple):
+    """What the observer of k canaries has added up; f32[k] each, scores in units of one client's bound.
+
+    Attributes:
+      inserted: 1 for a canary that belongs to the federation, 0 for one that is held out for the whole run.
+      rounds: rounds for which the canary's own coin came up; only one that is inserted then sends anything.
+      during: sum of its scores over those rounds.
+      apart: sum of its scores over the other rounds.
+      loss: sum over all rounds of the log-likelihood ratio of its score, inserted against held out, its coins unknown.
+    """
+
+    inserted: Array
+    rounds: Array
+    during: Array
+    apart: Array
+    loss: Array
+
+
 class State(NamedTuple):
     """Traced, donated, checkpointed whole.
 
@@ -57,6 +92,7 @@ class State(NamedTuple):
       memory: f32[K, D], the Memory of every client as one row (see `memory_row`); () where nothing is remembered.
       clock: simulated time.
       scheme: what the scheme itself keeps (institutions' models, updates in flight), or ().
+      audit: the Audit of the canaries; () without any.
     """
 
     round: Array
@@ -68,6 +104,7 @@ class State(NamedTuple):
     memory: Any
     clock: Clock
     scheme: Any
+    audit: Any = ()
 
 
 class Costs(NamedTuple):
@@ -90,7 +127,7 @@ class Costs(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Everything a federation is made of; see the parts' own files."""
+    """Everything a federation is made of; see the parts' own files. Without canaries nobody audits."""
 
     model: Trainable
     population: Population
@@ -108,6 +145,7 @@ class Parts(NamedTuple):
     by_examples: bool
     ema_decay: float
     scheme: Scheme
+    canaries: Canaries | None = None
 
 
 class Scheme(NamedTuple):
@@ -116,10 +154,12 @@ class Scheme(NamedTuple):
     Attributes:
       init: (parts, params.client) -> State.scheme.
       make_round: parts -> round_fn(state, hyper, data) -> (state, metrics).
+      audits: whether its rounds carry canaries.
     """
 
     init: Callable[[Parts, Any], Any]
     make_round: Callable[[Parts], RoundFn]
+    audits: bool = False
 
 
 RoundFn = Callable[[State, Hyper, Data], tuple[State, Metrics]]
@@ -145,7 +185,15 @@ def init_state(parts: Parts, key: Array) -> State:
         memory=jnp.broadcast_to(row, (parts.population.size, row.size)) if row.size else (),
         clock=clock.start(),
         scheme=parts.scheme.init(parts, client),
+        audit=_start_audit(parts.canaries, key) if parts.canaries else (),
     )
+
+
+def _start_audit(canaries: Canaries, key: Array) -> Audit:
+    # independent fair coins, not a half: the bounds for one run ask for them
+    coin = jax.random.uniform(rng.stream_key(key, 0, rng.Stream.CANARY), (canaries.size,)) < 0.5
+    zeros = [jnp.zeros((canaries.size,), jnp.float32) for _ in range(4)]  # donated buffers may not be shared
+    return Audit(coin.astype(jnp.float32), *zeros)
 
 
 def memory_row(parts: Parts, client: Any) -> tuple[Array, Callable[[Array], Memory]]:

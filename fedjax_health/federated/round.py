@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from fedjax_health import rng, tree
 from fedjax_health.devices.clock import advance
 from fedjax_health.devices.round import Outcome, Work
+from fedjax_health.federated import canaries
 from fedjax_health.federated.algorithms import apply_rule
 from fedjax_health.federated.federation import Data, Parts, RoundFn, Scheme, State
 from fedjax_health.federated.work import Result, Shared, Tasks, make_work
@@ -152,16 +153,18 @@ def make_round(parts: Parts) -> RoundFn:
         nobody = jnp.zeros_like(cohort.client)
         tasks = Tasks(cohort.client, outcome.alive, nobody, jnp.ones(nobody.shape, jnp.float32))
         result = work(shared, tasks)
-        message, noise = mean_message(parts, state, hyper, result.acc)
+        acc = canaries.insert(parts, state, hyper, result.acc) if parts.canaries else result.acc
+        message, noise = mean_message(parts, state, hyper, acc)
         new, metrics = server_step(parts, state, hyper, message)
         new = new._replace(
             round=state.round + 1,
             memory=remember(state, result),
             clock=advance(state.clock, outcome.seconds),
+            audit=canaries.observe(parts, state, hyper, result.acc, acc, message) if parts.canaries else state.audit,
         )
         return new, {**sampled, **outcome.metrics, **means(result, outcome.alive), **noise, **metrics}
 
     return round_fn
 
 
-FLAT = Scheme(lambda parts, client: (), make_round)
+FLAT = Scheme(lambda parts, client: (), make_round, audits=True)
