@@ -149,6 +149,7 @@ def get_config() -> Any:
                 "delta": 0.0,
                 "noise_multiplier": 0.0,
                 "prior_noise_multiplier": 20.0,
+                "canaries": 0,
             },
             "evaluation": {"max_rows": 3_000, "synthetic_rows": 0, "max_false_positive_rate": 0.05},
         },

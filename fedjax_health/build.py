@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from jax.sharding import Mesh
 
+from fedjax_health import rng
 from fedjax_health.build_federation import build_federation
 from fedjax_health.config import Config, GanConfig, TrainConfig, VaeConfig
 from fedjax_health.data.domain import Domain, domain_from_simulator, domain_from_source
@@ -18,12 +19,14 @@ from fedjax_health.data.threats import make_threats
 from fedjax_health.data.vitals import make_vitals
 from fedjax_health.data.wustl_ehms import load_wustl_ehms
 from fedjax_health.devices.round import DeviceLayer, make_devices, make_ideal
+from fedjax_health.federated.canaries import with_canaries
 from fedjax_health.federated.federation import Parts
 from fedjax_health.models.base import GenerativeModel, Trainable
 from fedjax_health.models.gan import make_gan
 from fedjax_health.models.vae import make_vae
 from fedjax_health.models.wgan_gp import make_wgan_gp
 from fedjax_health.registry import lookup
+from fedjax_health.threefry import root_key
 from fedjax_health.types import UserError
 
 SIMULATORS: dict[str, Callable[[], Simulator]] = {"vitals": make_vitals, "threats": make_threats}
@@ -87,14 +90,14 @@ def build_parts(
     Raises:
       UserError: names the domain and what does not fit; see `build_federation`.
     """
-    private = published and config.privacy.mechanism != "none"
-    timetable = private and config.devices.deadline_seconds > 0
+    mechanism = config.privacy.mechanism if published else "none"
+    timetable = mechanism != "none" and config.devices.deadline_seconds > 0
 
     def devices(cohort: int) -> DeviceLayer:
         return make_devices(config.devices, cohort, timetable) if published else make_ideal()
 
     try:
-        return build_federation(
+        parts = build_federation(
             model,
             domain.population,
             domain.encoder.layout.dim,
@@ -103,7 +106,13 @@ def build_parts(
             mesh,
             devices,
             config.devices.over_commitment if published else 1.0,
-            private,
+            mechanism == "central_gaussian",
+            mechanism == "record_gaussian",
         )
+        if published and config.privacy.canaries:
+            # against an observer who knows all other clients, as the guarantee has it
+            key = root_key(rng.named_seed(config.seed, "canaries"))
+            return with_canaries(parts, config.privacy.canaries, key, knows_clients=True)
+        return parts
     except UserError as error:
         raise UserError(f"{domain.name}: {error}") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 
 from fedjax_health import rng, tree
@@ -24,6 +25,7 @@ from fedjax_health.federated.fednova import make_fednova
 from fedjax_health.federated.fixed_point import make_fixed_point_mean
 from fedjax_health.federated.hierarchy import make_hierarchy
 from fedjax_health.federated.mime_lite import make_mime_lite
+from fedjax_health.federated.record_sgd import NUMBERS, Direction, make_direction, make_record_sgd
 from fedjax_health.federated.robust import make_rule, make_stacked
 from fedjax_health.federated.round import FLAT
 from fedjax_health.federated.scaffold import make_scaffold
@@ -51,6 +53,7 @@ def build_federation(
     devices: Callable[[int], DeviceLayer],
     over_commitment: float,
     private: bool,
+    records: bool = False,
 ) -> Parts:
     """A federation of a population.
 
@@ -63,13 +66,15 @@ def build_federation(
       devices: cohort -> the clients' simulated devices.
       over_commitment: factor on the clients asked.
       private: add noise to the sum, and divide by the public expected cohort; else divide by what came in.
+      records: clip and noise every record's gradient on the client instead; excludes `private`.
 
     Raises:
       UserError: a batch larger than any client, a cohort larger than the population, more to remember than fits, or
         privacy with parts that no accountant covers.
     """
     _check_sizes(train, population)
-    algorithm = _algorithm(model, train, population.size)
+    direction = make_direction(model, train.batch_size) if records else model.field
+    algorithm = make_record_sgd(direction, _rule(train)) if records else _algorithm(model, train, population.size)
     params = abstract_params(model.init)
     message = jax.eval_shape(lambda p: message_like(algorithm, p), params.client)
     asked = min(population.size, math.ceil(train.cohort * over_commitment))
@@ -87,7 +92,7 @@ def build_federation(
     chunk = _chunk(train.clients_per_chunk, -(-wanted // mesh.size), 4 * tree.size(params.client))
     drawn = sampler(mesh.size * chunk)
     compression = make_compression(train.compression, message)
-    transform = _transform(compression, train, private)
+    transform = compression if records else _transform(compression, train, private)
     plan = make_plan(train, population.max_count, population.min_count)
     attacked = _attacked(population, train.aggregation, num_classes)
     parts = Parts(
@@ -97,7 +102,7 @@ def build_federation(
         run_client=make_run_client(attacked, algorithm, plan),
         sampler=drawn,
         devices=devices(train.cohort),
-        costs=_costs(model, algorithm, params, message, compression, train, plan, dim),
+        costs=_costs(direction, algorithm, params, message, compression, train, plan, dim),
         download=make_download(train.compression),
         transform=transform,
         aggregator=_aggregator(train, drawn, private),
@@ -111,6 +116,8 @@ def build_federation(
     _check_memory(parts, params.client, message)
     if private:
         _check_private(parts)
+    if records:
+        drawn.account(1.0)  # refuses a sampler without an accountant
     return parts
 
 
@@ -130,8 +137,12 @@ def _check_sizes(train: TrainConfig, population: Population) -> None:
         )
 
 
+def _rule(train: TrainConfig) -> optax.GradientTransformation:
+    return make_local_rule(train.client_optimizer, train.step_clip_norm)
+
+
 def _algorithm(model: Trainable, train: TrainConfig, size: int) -> Algorithm:
-    rule = make_local_rule(train.client_optimizer, train.step_clip_norm)
+    rule = _rule(train)
     if train.algorithm == "scaffold":
         fraction = 1.0 if train.sampler == "full" else train.cohort / size
         return make_scaffold(model, rule, fraction)
@@ -193,7 +204,7 @@ def _transform(compression: UpdateTransform, train: TrainConfig, private: bool) 
 
 
 def _costs(
-    model: Trainable,
+    direction: Direction,
     algorithm: Algorithm,
     params: Any,
     message: Any,
@@ -210,7 +221,7 @@ def _costs(
     # global, local and gradient (then update), what the algorithm adds, and a batch; records wait in flash
     own = 4 * (3 * tree.size(params.client) + tree.size((slot, control)) + train.batch_size * (dim + 1))
     return Costs(
-        flops_per_step=step_flops(model, params, dim, train.batch_size),
+        flops_per_step=step_flops(direction, params, dim, train.batch_size),
         steps=plan.own,
         bytes_up=compression.wire(full_wire(message)).bits / 8,
         bytes_down=download_wire(train.compression, params.client).bits / 8 + beside,
@@ -219,12 +230,12 @@ def _costs(
     )
 
 
-def step_flops(model: Trainable, params: Any, dim: int, batch_size: int) -> float:
+def step_flops(direction: Direction, params: Any, dim: int, batch_size: int) -> float:
     """Floating-point operations of one local step, by XLA's own count.
 
     Args:
-      model: gives `field`.
-      params: shapes of its parameters.
+      direction: of a batch, such as a model's `field`.
+      params: shapes of the model's parameters.
       dim: D.
       batch_size: B.
     """
@@ -233,10 +244,10 @@ def step_flops(model: Trainable, params: Any, dim: int, batch_size: int) -> floa
         jax.ShapeDtypeStruct((batch_size,), jnp.int32),  # pyright: ignore[reportArgumentType]
         jax.ShapeDtypeStruct((batch_size,), jnp.bool_),  # pyright: ignore[reportArgumentType]
     )
-    scalars = ("kl_weight", "penalty", "generator_learning_rate", "client_learning_rate")
+    scalars = ("kl_weight", "penalty", "generator_learning_rate", "client_learning_rate", *NUMBERS)
     hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in scalars}
     key = jax.eval_shape(jax.random.key, 0)
-    lowered = jax.jit(model.field).lower(params, batch, hyper, key)
+    lowered = jax.jit(direction).lower(params, batch, hyper, key)
     analysis = (
         lowered.cost_analysis() or lowered.compile().cost_analysis()
     )  # some backends count compiled programs only

@@ -37,7 +37,7 @@ def _positive(path: str, section: object, *names: str) -> None:
         _require(value > 0, f"config {path}.{name}={value} must be positive")
 
 
-def _check_train(c: TrainConfig, path: str, private: bool) -> None:
+def _check_train(c: TrainConfig, path: str, mechanism: str) -> None:
     _positive(path, c, "rounds", "rounds_per_chunk", "cohort", "local_epochs", "local_steps", "batch_size")
     _positive(path, c, "client_learning_rate", "server_learning_rate", "l2_clip_norm", "concurrency", "max_staleness")
     _require(
@@ -67,8 +67,8 @@ def _check_train(c: TrainConfig, path: str, private: bool) -> None:
     _check_aggregation(c, path)
     _check_compression(c, path)
     _check_hierarchy(c, path)
-    if private:
-        _check_private(c, path)
+    if mechanism != "none":
+        _check_private(c, path, mechanism == "record_gaussian")
 
 
 def _check_aggregation(c: TrainConfig, path: str) -> None:
@@ -132,9 +132,18 @@ def _check_hierarchy(c: TrainConfig, path: str) -> None:
     )
 
 
-def _check_private(c: TrainConfig, path: str) -> None:
+def _check_private(c: TrainConfig, path: str, records: bool) -> None:
     a = c.aggregation
+    of_records = (
+        (
+            c.algorithm == "fedavg",
+            f"algorithm={c.algorithm!r}",
+            "'fedavg': others touch a record more than once a step",
+        ),
+        (c.local == "epochs", f"local={c.local!r}", "'epochs': a batch may hold a record only once"),
+    )
     covered = (
+        *(of_records if records else ()),
         (a.weighting == "equal", f"aggregation.weighting={a.weighting!r}", "'equal': a weight may not depend on data"),
         (
             a.rule == "mean" and a.attack == "none",
@@ -225,13 +234,21 @@ def check(c: Config) -> None:
         f"config data: validation and test fractions sum to {held_out}; leave clients to train",
     )
     _check_partition(d.partition)
-    _check_choice("privacy.mechanism", p.mechanism, ("central_gaussian", "none"))
+    _check_choice("privacy.mechanism", p.mechanism, ("central_gaussian", "record_gaussian", "none"))
     private = p.mechanism != "none"
     _check_devices(c.devices, private)
     asynchronous = [m for m in c.models if getattr(c, m, None) and getattr(c, m).train.algorithm == "fedbuff"]
     _require(
         not asynchronous or (c.devices.deadline_seconds == 0 and c.devices.over_commitment == 1),
         f"config devices: {asynchronous} trained by fedbuff wait for nobody; set deadline_seconds=0 and over_commitment=1",
+    )
+    _require(
+        p.mechanism != "record_gaussian" or d.population == "stored",
+        "config privacy.mechanism='record_gaussian' needs data.population='stored', whose records can be counted",
+    )
+    _require(
+        p.canaries == 0 or (p.canaries >= 4 and p.mechanism == "central_gaussian"),
+        f"config privacy.canaries={p.canaries} must be 0 (none) or at least 4, and needs privacy.mechanism='central_gaussian'",
     )
     if private:
         _require(
@@ -255,10 +272,15 @@ def check(c: Config) -> None:
             f"config {name}.hidden={model.hidden} must be positive sizes",
         )
         _require(model.latent > 0, f"config {name}.latent={model.latent} must be positive")
-        _check_train(model.train, f"{name}.train", private)
+        _check_train(model.train, f"{name}.train", p.mechanism)
     for name in ("gan", "wgan_gp"):
         model = getattr(c, name)
         _check_choice(f"{name}.placement", model.placement, ("split", "joint"))
+        _require(
+            p.mechanism != "record_gaussian" or name not in c.models or model.placement == "split",
+            f"config {name}.placement='joint' with privacy.mechanism='record_gaussian' would noise a generator that reads no "
+            "record; set it to 'split'",
+        )
         for field in ("penalty", "generator_steps", "generator_batch", "generator_learning_rate"):
             _require(getattr(model, field) > 0, f"config {name}.{field}={getattr(model, field)} must be positive")
     _require(c.vae.kl_weight > 0, f"config vae.kl_weight={c.vae.kl_weight} must be positive")
@@ -267,7 +289,7 @@ def check(c: Config) -> None:
         f"config classifier.hidden={c.classifier.hidden} must be positive sizes",
     )
     _check_choice("classifier.dense", c.classifier.dense, ("auto", "outer", "dot"))
-    _check_train(c.classifier.train, "classifier.train", False)
+    _check_train(c.classifier.train, "classifier.train", "none")
     _require(
         e.max_rows >= 100,
         f"config evaluation.max_rows={e.max_rows} must be at least 100 for the metrics to mean anything",

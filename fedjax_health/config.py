@@ -104,12 +104,14 @@ class PrivacyConfig:
     """Differential privacy of what a run publishes.
 
     Attributes:
-      mechanism: "central_gaussian" (client-level DP-FedAvg) or "none" (no formal guarantee).
-      epsilon: budget of all that a run publishes about one client, all domains and models together (> 0).
-      delta: 0 means K^-1.1; else it must be below 1/K.
+      mechanism: "central_gaussian" (DP-FedAvg: hides a client, noise on the server's sum), "record_gaussian" (DP-SGD on the
+        client: hides one record, `l2_clip_norm` bounds its gradient, and nobody sees an update without noise) or "none".
+      epsilon: budget of all that a run publishes about one client (or record), all domains and models together (> 0).
+      delta: 0 means K^-1.1, K the clients (or records); else it must be below 1/K.
       noise_multiplier: 0 = calibrated so that the whole run meets epsilon; else used as given, and training stops at
         the budget.
       prior_noise_multiplier: noise of the class-share histogram, in units of its sensitivity (> 0).
+      canaries: virtual clients a federation that audit the noise while it trains; 0 = none, else 100 or more say something.
     """
 
     mechanism: str
@@ -117,6 +119,7 @@ class PrivacyConfig:
     delta: float
     noise_multiplier: float
     prior_noise_multiplier: float
+    canaries: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from fedjax_health.models.base import GenerativeModel
 from fedjax_health.privacy.class_prior import noisy_class_shares
 from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan, write_ledger
 from fedjax_health.report.html import render_report
-from fedjax_health.results import TABLES, Pictures, Prepared, cost_rows, evaluate, privacy_rows, show
+from fedjax_health.results import TABLES, Pictures, Prepared, audit, cost_rows, evaluate, privacy_rows, show
 from fedjax_health.synthesis.publish import publish, publish_schemas
 from fedjax_health.synthesis.sample import make_sampler
 from fedjax_health.train.loop import make_hyper
@@ -82,8 +82,10 @@ def run(config: Config, path: str) -> str | None:
                     trained[release.stage] = train(config, plan, release, p, done, path, writer)
                     done[release.stage] = trained[release.stage].rounds
                     write_ledger(os.path.join(path, "privacy_ledger.json"), plan.ledger(done))
+                    rows["privacy"] += audit(config, plan, release, trained[release.stage])
             ledger = plan.ledger(done)
-            promise = (ledger["epsilon_total"], ledger["delta"]) if plan.formal else None
+            # attacks on the membership of a client are bounded by a promise to clients only
+            promise = (ledger["epsilon_total"], ledger["delta"]) if ledger["unit"] == "client" and plan.formal else None
             for p in prepared:
                 with timed(f"synthesise {p.domain.name}"):
                     subjects = synthesise(config, p, trained, path)
@@ -179,13 +181,15 @@ def plan_privacy(config: Config, prepared: Sequence[Prepared]) -> PrivacyPlan:
       config: the run.
       prepared: all domains.
     """
-    releases = []
+    releases, records = [], config.privacy.mechanism == "record_gaussian"
     for p in prepared:
         for model, parts in p.parts.items():
             train = build.model_config(model, config).train
             name = p.domain.name
-            releases.append(Release(f"{name}/{model}", name, parts.sampler, train.rounds, train.l2_clip_norm))
-    return make_plan(config.privacy, min(p.domain.population.size for p in prepared), releases)
+            passes = train.local_epochs if records else 1
+            releases.append(Release(f"{name}/{model}", name, parts.sampler, train.rounds, train.l2_clip_norm, passes))
+    units = [len(p.domain.train.label) if records else p.domain.population.size for p in prepared]
+    return make_plan(config.privacy, min(units), releases)
 
 
 def train(

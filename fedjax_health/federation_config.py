@@ -87,7 +87,7 @@ class TrainConfig:
       concurrency: fedbuff: clients in training at any time (> 0).
       max_staleness: fedbuff: updates from a model older than this many server steps are dropped (> 0).
       step_clip_norm: bound on the norm of one local step's gradient (0 = none), against runaway clients.
-      l2_clip_norm: bound on a client's update (> 0).
+      l2_clip_norm: bound on a client's update, or with privacy.mechanism='record_gaussian' on a record's gradient (> 0).
       ema_decay: decay of the averaged published parameters, in [0, 1); 0 publishes the last iterate.
       convergence_window: rounds in the window of the convergence rule (0 = off).
       convergence_tolerance: stop when the mean public update norm changes by less than this fraction between windows.

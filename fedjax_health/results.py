@@ -6,6 +6,7 @@ import csv
 import os
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -23,6 +24,9 @@ from fedjax_health.evaluation.rows import exact_row
 from fedjax_health.federated.federation import Parts
 from fedjax_health.files import replacing
 from fedjax_health.models.classifier import make_classifier
+from fedjax_health.privacy import accounting
+from fedjax_health.privacy.audit import Scores, audit_rows
+from fedjax_health.privacy.plan import PrivacyPlan, Release
 from fedjax_health.train.metrics import Writer
 from fedjax_health.train.stage import Trained, federation_keys
 from fedjax_health.types import Row
@@ -172,6 +176,35 @@ def privacy_rows(ledger: dict[str, Any]) -> list[Row]:
             for name in ("epsilon", "rounds", "noise_multiplier", "l2_clip_norm", "sampling_probability"):
                 rows.append(exact_row("-", "-", e["name"], name, e[name]))
     return rows
+
+
+def audit(config: Config, plan: PrivacyPlan, release: Release, trained: Trained) -> list[Row]:
+    """What a training's canaries say, none without canaries.
+
+    Args:
+      config: the run.
+      plan: gives delta and the noise.
+      release: which training.
+      trained: its result.
+
+    Raises:
+      UserError: they prove more than is accounted for.
+    """
+    scores = trained.state.audit
+    if scores == () or not trained.rounds:
+        return []
+    host = jax.device_get(scores)
+    accounted = accounting.epsilon_of([(plan.event(release), trained.rounds)], plan.delta)
+    return audit_rows(
+        release.stage,
+        Scores(host.inserted, host.rounds, host.during, host.loss),
+        release.sampler.account,
+        trained.rounds,
+        plan.noise_multiplier,
+        plan.delta,
+        accounted,
+        rng.host_rng(config.seed, rng.Stream.CANARY, release.stage),
+    )
 
 
 def show(writer: Writer, path: str, config: Config, rows: dict[str, list[Row]]) -> None:

@@ -26,6 +26,9 @@ def _base():
 
 BASE = _base()
 OPEN = {"privacy.mechanism": "none"}  # no privacy: the rules of the accountant are silent
+RECORDS = {"privacy.mechanism": "record_gaussian"} | {
+    f"{name}.train.local": "epochs" for name in ("vae", "gan", "wgan_gp")
+}
 INFINITE = float("inf")
 
 
@@ -85,6 +88,12 @@ RULES = [
     (train(algorithm="fedbuff"), "algorithm='fedbuff' is not covered by the accountant"),
     (train(hierarchy__institutions=4), "hierarchy.institutions=4 is not covered by the accountant"),
     (train(l2_clip_norm=INFINITE), "l2_clip_norm=inf is not covered by the accountant"),
+    (RECORDS | train(algorithm="fedprox"), "others touch a record more than once a step"),
+    (RECORDS | train(local="steps"), "a batch may hold a record only once"),
+    (RECORDS | {"wgan_gp.placement": "joint"}, "would noise a generator that reads no record"),
+    (RECORDS | {"data.population": "procedural"}, "whose records can be counted"),
+    ({"privacy.canaries": 3}, "must be 0 (none) or at least 4"),
+    (OPEN | {"privacy.canaries": 100}, "needs privacy.mechanism='central_gaussian'"),
     # devices
     ({"devices.shares": (0.5, 0.5, 0.5, -0.5)}, "four shares that sum to 1"),
     ({"devices.shares": (0.25, 0.25, 0.25, 0.26)}, "four shares that sum to 1"),
@@ -125,6 +134,8 @@ def test_a_broken_rule_is_one_sentence_of_its_own(changes, sentence):
         train(algorithm="scaffold", step_clip_norm=0.0, compression__sign=True),
         train(algorithm="mime_lite", step_clip_norm=0.0, sampler="full", server_optimizer="yogi"),
         {"devices.availability": "markov", "devices.deadline_seconds": 60.0},
+        RECORDS,
+        {"privacy.canaries": 100},
         {"classifier.train.sampler": "fixed", "classifier.train.l2_clip_norm": INFINITE},  # never private
     ],
 )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_health.models.dense import make_dot_general
+from fedjax_health.models.record import Ops
 from fedjax_health.threefry import root_key
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
 
@@ -37,6 +38,8 @@ class GenerativeModel(NamedTuple):
       release: params -> the part that is published and sampled from (decoder, generator).
       sample: (released, label i32[n], key) -> f32[n, D] in model space; bits and one-hot blocks are 0 or 1.
       score: (params, x f32[n, D], label i32[n], key) -> f32[n], higher = more likely a member (white-box attacker).
+      record_loss: (params.client, batch, hyper, key, Ops) -> f32[B], of which `field` is the gradient's masked mean; None where
+        the direction is not one loss that reads each record once (then records are clipped one by one).
     """
 
     init: Callable[[Array], ModelParams]
@@ -45,6 +48,7 @@ class GenerativeModel(NamedTuple):
     release: Callable[[ModelParams], Params]
     sample: Callable[[Params, Array, Array], Array]
     score: Callable[[ModelParams, Array, Array, Array], Array]
+    record_loss: Callable[[Params, Batch, Hyper, Array, Ops], Array] | None = None
 
 
 class Classifier(NamedTuple):
@@ -52,6 +56,7 @@ class Classifier(NamedTuple):
 
     Attributes:
       predict: (released, x f32[n, D]) -> f32[n, L], log-probabilities of the label classes.
+      record_loss: as in `GenerativeModel`.
     """
 
     init: Callable[[Array], ModelParams]
@@ -59,6 +64,7 @@ class Classifier(NamedTuple):
     refine: Callable[[ModelParams, Hyper, Array], tuple[ModelParams, Metrics]]
     release: Callable[[ModelParams], Params]
     predict: Callable[[Params, Array], Array]
+    record_loss: Callable[[Params, Batch, Hyper, Array, Ops], Array] | None = None
 
 
 # what federated training takes: both have init, field, refine and release
@@ -71,6 +77,24 @@ def no_refine(params: ModelParams, hyper: Hyper, key: Array) -> tuple[ModelParam
     return params, {}
 
 
+class Affine(nn.Module):
+    """A dense layer with the parameters of `flax.linen.Dense` and a product of one's own.
+
+    Attributes:
+      features: output size.
+      affine: (x, kernel, bias) -> output.
+    """
+
+    features: int
+    affine: Callable[[Array, Array, Array], Array]
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """f32[n, in] -> f32[n, features]."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        return self.affine(x, kernel, self.param("bias", nn.initializers.zeros, (self.features,)))
+
+
 class Mlp(nn.Module):
     """Dense layers with a smooth activation between them; no batch statistics (they would mix clients' records).
 
@@ -78,19 +102,24 @@ class Mlp(nn.Module):
       hidden: sizes of the hidden layers.
       out: output size.
       dense: form of the layers' products: "auto", "outer" or "dot" (see `models.dense`).
+      affine: what a layer does instead (see `models.record`), or None.
     """
 
     hidden: tuple[int, ...]
     out: int
     dense: str = "auto"
+    affine: Callable[[Array, Array, Array], Array] | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """f32[n, in] -> f32[n, out]."""
         product = make_dot_general(self.dense)
-        for width in self.hidden:
-            x = nn.leaky_relu(nn.Dense(width, dot_general=product)(x), 0.2)
-        return nn.Dense(self.out, dot_general=product)(x)
+        for i, width in enumerate((*self.hidden, self.out)):
+            layer = (
+                Affine(width, self.affine, name=f"Dense_{i}") if self.affine else nn.Dense(width, dot_general=product)
+            )
+            x = layer(nn.leaky_relu(x, 0.2) if i else x)
+        return x
 
 
 def apply(module: nn.Module, params: Params, x: Array) -> Array:

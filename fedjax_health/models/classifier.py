@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_health.models.base import Classifier, Mlp, ModelParams, apply, masked_mean, no_refine
+from fedjax_health.models.record import Ops
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
 
 
@@ -34,7 +35,12 @@ def make_classifier(dim: int, num_classes: int, hidden: tuple[int, ...], dense: 
 
         return jax.grad(loss_fn, has_aux=True)(params.client)
 
+    def record_loss(client: Params, batch: Batch, hyper: Hyper, key: Array, ops: Ops) -> Array:
+        del hyper, key
+        logits = apply(network.clone(affine=ops.affine), client, batch.x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
+
     def predict(released: Params, x: Array) -> Array:
         return jax.nn.log_softmax(apply(network, released, x))
 
-    return Classifier(init, field, no_refine, lambda params: params.client, predict)
+    return Classifier(init, field, no_refine, lambda params: params.client, predict, record_loss)

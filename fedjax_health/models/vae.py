@@ -9,6 +9,7 @@ import numpy as np
 from fedjax_health.config import VaeConfig
 from fedjax_health.data.encode import Layout
 from fedjax_health.models.base import GenerativeModel, Mlp, ModelParams, apply, conditioned, masked_mean, no_refine
+from fedjax_health.models.record import PLAIN, Ops
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
 
 MIN_SCALE = 0.05  # floor of the learned noise: a likelihood that can grow without bound makes steep, clipped gradients
@@ -44,13 +45,14 @@ def make_vae(layout: Layout, num_classes: int, config: VaeConfig) -> GenerativeM
     def spread(raw: Array) -> Array:
         return jax.nn.softplus(raw) + MIN_SCALE
 
-    def negative_elbo(params: Params, x: Array, label: Array, key: Array) -> tuple[Array, Array]:
+    def negative_elbo(params: Params, x: Array, label: Array, key: Array, ops: Ops = PLAIN) -> tuple[Array, Array]:
         """Per-record reconstruction and KL terms in nats, both f32[n]."""
-        mean, log_var = jnp.split(apply(encoder, params["encoder"], conditioned(x, label, num_classes)), 2, -1)
+        encode, decode = (net.clone(affine=ops.affine) for net in (encoder, decoder))
+        mean, log_var = jnp.split(apply(encode, params["encoder"], conditioned(x, label, num_classes)), 2, -1)
         log_var = jnp.clip(log_var, -8.0, 8.0)
         z = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
-        out = apply(decoder, params["decoder"], conditioned(z, label, num_classes))
-        scale = spread(params["scale"])[None, :]
+        out = apply(decode, params["decoder"], conditioned(z, label, num_classes))
+        scale = spread(ops.rows(params["scale"], x.shape[0]))
         numeric = 0.5 * jnp.square((x[:, : split[0]] - out[:, : split[0]]) / scale) + jnp.log(scale)
         present = jnp.where(missing >= 0, 1.0 - x[:, missing[0]], 1.0)
         loss = jnp.sum(numeric * present, -1)
@@ -73,6 +75,10 @@ def make_vae(layout: Layout, num_classes: int, config: VaeConfig) -> GenerativeM
 
         return jax.grad(loss_fn, has_aux=True)(params.client)
 
+    def record_loss(client: Params, batch: Batch, hyper: Hyper, key: Array, ops: Ops) -> Array:
+        reconstruction, kl = negative_elbo(client, batch.x, batch.y, key, ops)
+        return reconstruction + hyper["kl_weight"] * kl
+
     def release(params: ModelParams) -> Params:
         return {"decoder": params.client["decoder"], "scale": params.client["scale"]}
 
@@ -94,4 +100,4 @@ def make_vae(layout: Layout, num_classes: int, config: VaeConfig) -> GenerativeM
         reconstruction, kl = negative_elbo(params.client, x, label, key)
         return -(reconstruction + kl)
 
-    return GenerativeModel(init, field, no_refine, release, sample, score)
+    return GenerativeModel(init, field, no_refine, release, sample, score, record_loss)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import dp_accounting
 import numpy as np
@@ -15,75 +15,138 @@ from fedjax_health.types import UserError
 
 ACCOUNTANT = "PLD (dp-accounting), value discretisation 1e-3, pessimistic"
 RELATION = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
-_DISCRETIZATION = 1e-3
+DISCRETIZATION = 1e-3
 _TOLERANCE = 1e-3  # of a calibrated noise multiplier
 
 Composition = Sequence[tuple[dp_accounting.DpEvent, int]]  # events and how often each happens
 
 
+def _fault(event: dp_accounting.DpEvent) -> str | None:
+    """What keeps an event from being accounted for: its name, with the reason where the name alone is none."""
+    name = type(event).__name__
+    if isinstance(event, dp_event.PoissonSampledDpEvent):
+        if not isinstance(event.event, dp_event.GaussianDpEvent):
+            return f"{name} of {type(event.event).__name__}"
+        probability, noise = event.sampling_probability, event.event.noise_multiplier
+    elif isinstance(event, dp_event.TruncatedSubsampledGaussianDpEvent):
+        probability, noise = event.sampling_probability, event.noise_multiplier
+        if min(event.dataset_size, event.truncated_batch_size) < 1:
+            return f"{name} of {event.dataset_size} clients in batches of {event.truncated_batch_size}"
+    elif isinstance(event, dp_event.GaussianDpEvent):
+        probability, noise = 1.0, event.noise_multiplier
+    else:
+        return name
+    if not 0.0 < noise < np.inf:
+        return f"{name} with noise multiplier {noise}"
+    return None if 0.0 < probability <= 1.0 else f"{name} with sampling probability {probability}"
+
+
+def _add(event: dp_accounting.DpEvent, count: int, counts: dict[dp_accounting.DpEvent, int]) -> None:
+    if count < 0 or count != int(count):
+        raise UserError(f"{type(event).__name__} happens {count} times in what is accounted for; give a whole number")
+    if count == 0 or isinstance(event, dp_event.NoOpDpEvent):
+        return
+    if isinstance(event, dp_event.SelfComposedDpEvent):
+        _add(event.event, count * event.count, counts)
+    elif isinstance(event, dp_event.ComposedDpEvent):
+        for part in event.events:
+            _add(part, count, counts)
+    elif fault := _fault(event):
+        raise UserError(f"the accountant does not cover {fault}; the run stops rather than guess an epsilon")
+    else:
+        counts[event] = counts.get(event, 0) + int(count)
+
+
+def merged(events: Composition) -> dict[dp_accounting.DpEvent, int]:
+    """Takes compositions apart and merges equal events: event -> how often it happens.
+
+    Args:
+      events: (event, count) pairs; SelfComposedDpEvent and ComposedDpEvent may be nested, NoOpDpEvent costs nothing.
+
+    Returns:
+      Gaussian events alone, plain, Poisson-sampled or truncated, each at least once.
+
+    Raises:
+      UserError: an event that the accountant does not cover, by its name (the run fails closed); a count that is negative
+        or not whole.
+    """
+    counts: dict[dp_accounting.DpEvent, int] = {}
+    for event, count in events:
+        _add(event, count, counts)
+    return counts
+
+
 @functools.lru_cache(maxsize=64)
-def _distribution(event: dp_accounting.DpEvent) -> pld.PrivacyLossDistribution:
+def _distribution(
+    event: dp_accounting.DpEvent, relation: dp_accounting.NeighboringRelation, interval: float
+) -> pld.PrivacyLossDistribution:
     """Privacy loss distribution of one event; kept, since a subsampled one takes a quarter of a second."""
-    if isinstance(event, dp_event.GaussianDpEvent):
-        return pld.from_gaussian_mechanism(
-            event.noise_multiplier, value_discretization_interval=_DISCRETIZATION, neighboring_relation=RELATION
-        )
-    if isinstance(event, dp_event.PoissonSampledDpEvent) and isinstance(event.event, dp_event.GaussianDpEvent):
-        return pld.from_gaussian_mechanism(
-            event.event.noise_multiplier,
-            value_discretization_interval=_DISCRETIZATION,
-            sampling_prob=event.sampling_probability,
-            neighboring_relation=RELATION,
-        )
     if isinstance(event, dp_event.TruncatedSubsampledGaussianDpEvent):
         return pld.from_truncated_subsampled_gaussian_mechanism(
             dataset_size=event.dataset_size,
             sampling_probability=event.sampling_probability,
             truncated_batch_size=event.truncated_batch_size,
             noise_multiplier=event.noise_multiplier,
-            value_discretization_interval=_DISCRETIZATION,
-            neighboring_relation=RELATION,
+            value_discretization_interval=interval,
+            neighboring_relation=relation,
         )
-    raise UserError(f"the accountant does not cover {type(event).__name__}; the run stops rather than guess an epsilon")
+    noise, probability = gaussian_of(event)
+    return pld.from_gaussian_mechanism(
+        noise, value_discretization_interval=interval, sampling_prob=probability, neighboring_relation=relation
+    )
 
 
-def _merged(events: Composition) -> dict[dp_accounting.DpEvent, int]:
-    counts: dict[dp_accounting.DpEvent, int] = {}
-    for event, count in events:
-        if count:
-            counts[event] = counts.get(event, 0) + count
-    return counts
+def gaussian_of(event: dp_accounting.DpEvent) -> tuple[float, float]:
+    """(noise multiplier, sampling probability) of an event of `merged`; 1 where all clients take part."""
+    if isinstance(event, dp_event.PoissonSampledDpEvent):
+        return event.event.noise_multiplier, event.sampling_probability  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(event, dp_event.TruncatedSubsampledGaussianDpEvent):
+        return event.noise_multiplier, event.sampling_probability
+    return event.noise_multiplier, 1.0  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _composed(counts: dict[dp_accounting.DpEvent, int]) -> pld.PrivacyLossDistribution:
-    parts = [_distribution(event).self_compose(count) for event, count in counts.items()]
-    return functools.reduce(lambda a, b: a.compose(b), parts, pld.identity(_DISCRETIZATION))
+def composed(
+    parts: Iterable[tuple[pld.PrivacyLossDistribution, int]], interval: float = DISCRETIZATION
+) -> pld.PrivacyLossDistribution:
+    """Composition of privacy loss distributions, each as often as its count says.
+
+    Args:
+      parts: (distribution, count >= 1); none gives that of a constant.
+      interval: the discretisation they share.
+    """
+    repeated = [one.self_compose(count) for one, count in parts]
+    return functools.reduce(lambda a, b: a.compose(b), repeated, pld.identity(interval))
+
+
+def distribution_of(
+    events: Composition, relation: dp_accounting.NeighboringRelation = RELATION, interval: float = DISCRETIZATION
+) -> pld.PrivacyLossDistribution:
+    """Privacy loss distribution of the composition of all events.
+
+    Args:
+      events: as in `merged`.
+      relation: of neighbours; for REPLACE_ONE both clients' updates are within the bound, so that the sum moves by twice it.
+      interval: discretisation of the losses, rounded up.
+
+    Raises:
+      UserError: as `merged`.
+    """
+    return composed(
+        [(_distribution(event, relation, interval), count) for event, count in merged(events).items()], interval
+    )
 
 
 def epsilon_of(events: Composition, delta: float) -> float:
     """Epsilon of the composition of all events, add-or-remove-one client.
 
     Args:
-      events: (event, count) pairs; equal events are merged; none gives 0.
+      events: (event, count) pairs, as in `merged`; none gives 0.
       delta: in (0, 1).
 
     Raises:
       UserError: an event that the accountant does not cover (the run fails closed).
     """
-    return float(_composed(_merged(events)).get_epsilon_for_delta(delta))
-
-
-def replace_one(epsilon: float, delta: float) -> tuple[float, float]:
-    """Replace-one figures by group privacy over two add/remove steps: (2 eps, delta (1 + e^eps)).
-
-    Args:
-      epsilon, delta: add-or-remove-one guarantee.
-
-    Returns:
-      (epsilon, delta) for replacing one client's data; an upper bound (Vadhan 2017, "The complexity of differential
-      privacy", Lemma 2.2).
-    """
-    return 2.0 * epsilon, min(1.0, delta * (1.0 + float(np.exp(min(epsilon, 700.0)))))
+    return float(distribution_of(events).get_epsilon_for_delta(delta))
 
 
 def calibrate_noise(plan: Callable[[float], Composition], epsilon: float, delta: float) -> float:
@@ -134,11 +197,11 @@ def epsilon_table(
       f64[T + 1], non-decreasing.
     """
     at = np.unique(np.linspace(0, rounds, min(points, rounds) + 1).astype(int))
-    counts = _merged(before)
-    done = counts.pop(one_round, 0)
-    rest = _composed(counts)
+    counts = merged(before)
+    same = [(event, counts.pop(event, 0)) for event in merged([(one_round, 1)])]
+    rest = distribution_of(list(counts.items()))
     values = []
     for t in at:
-        trained = _composed({one_round: done + int(t)} if done + t else {})
+        trained = distribution_of([*same, (one_round, int(t))])
         values.append(trained.compose(rest).get_epsilon_for_delta(delta))
     return np.maximum.accumulate(np.asarray(values, np.float64))[np.searchsorted(at, np.arange(rounds + 1))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ import numpy as np
 from fedjax_health.config import PrivacyConfig
 from fedjax_health.federated.cohort import CohortSampler
 from fedjax_health.files import write_text
-from fedjax_health.privacy import accounting, class_prior
+from fedjax_health.privacy import accounting, class_prior, groups, second_opinion
+from fedjax_health.privacy.event_fields import event_fields
 from fedjax_health.types import UserError
+
+GROUPS = (2, 5)  # clients of one household or ward, say
 
 NOT_COVERED = (
     "tables/, figures/, report.html, metrics.jsonl, checkpoints/ and tensorboard/: made from real records to audit the "
@@ -23,6 +27,11 @@ NOT_COVERED = (
     "The noise: it is made again from the run's seed, so that a run can be repeated, through keys of 31 bits. Whoever knows "
     "the seed (config.json and manifest.json name it) or tries all keys can subtract it; against others the guarantee holds.",
     "The number of clients, and the schema's public ranges, units and code books: taken as public.",
+)
+
+RECORDS_ONLY = (
+    "Whole clients: someone with n records is hidden n times worse than one record (a group of n). Whether a client takes "
+    "part, and how many records it holds, is not hidden.",
 )
 
 
@@ -36,6 +45,7 @@ class Release:
       sampler: what runs, and so what is accounted for.
       rounds: T.
       l2_clip_norm: sensitivity of the sum.
+      passes: noisy sums that a record enters in a round of its client (record-level privacy: local epochs).
     """
 
     stage: str
@@ -43,6 +53,7 @@ class Release:
     sampler: CohortSampler
     rounds: int
     l2_clip_norm: float
+    passes: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +79,15 @@ class PrivacyPlan:
         """Whether there is a guarantee."""
         return self.config.mechanism != "none"
 
+    @property
+    def unit(self) -> str:
+        """Who is hidden: "client" or "record"."""
+        return "record" if self.config.mechanism == "record_gaussian" else "client"
+
+    def event(self, release: Release) -> Any:
+        """Event of one round: E Gaussian sums of one sampled unit are one with the noise multiplier over sqrt(E)."""
+        return release.sampler.account(self.noise_multiplier / math.sqrt(release.passes))
+
     def priors(self) -> list[tuple[Any, int]]:
         """Events of the class-share histograms, one a domain."""
         domains = dict.fromkeys(r.domain for r in self.releases)
@@ -75,8 +95,12 @@ class PrivacyPlan:
 
     def spent(self, rounds: dict[str, int]) -> list[tuple[Any, int]]:
         """Composition after the trainings named in `rounds` (stage -> rounds done), histograms included."""
-        trained = [(r.sampler.account(self.noise_multiplier), rounds.get(r.stage, 0)) for r in self.releases]
+        trained = [(self.event(r), rounds.get(r.stage, 0)) for r in self.releases]
         return [*self.priors(), *trained]
+
+    def not_covered(self) -> list[str]:
+        """What the guarantee says nothing about, in sentences."""
+        return [*NOT_COVERED, *(RECORDS_ONLY if self.unit == "record" else ())]
 
     def epsilon_table(self, release: Release, before: dict[str, int]) -> np.ndarray:
         """Epsilon of the run after 0 ... T rounds of a training, f64[T + 1]; NaN without a mechanism.
@@ -87,7 +111,7 @@ class PrivacyPlan:
         """
         if not self.formal:
             return np.full(release.rounds + 1, np.nan)
-        one_round = release.sampler.account(self.noise_multiplier)
+        one_round = self.event(release)
         return accounting.epsilon_table(self.spent(before), one_round, release.rounds, self.delta)
 
     def ledger(self, rounds: dict[str, int]) -> dict[str, Any]:
@@ -95,27 +119,33 @@ class PrivacyPlan:
 
         Args:
           rounds: stage -> rounds done; a training not named has not run.
+
+        Raises:
+          UserError: the accountants contradict each other (see `second_opinion.opinions`).
         """
         c = self.config
-        common = {"unit": "client", "relation": "add_or_remove_one", "mechanism": c.mechanism}
+        # a record is emptied in place, so that its client's batches stay as they are; a client is simply not there
+        relation = "add_or_remove_one" if self.unit == "client" else "zero_out_one"
+        common = {"unit": self.unit, "relation": relation, "mechanism": c.mechanism}
         if not self.formal:
-            names = ("epsilon_total", "epsilon_replace_one", "delta_replace_one", "delta", "target_epsilon")
+            names = ("epsilon_total", "epsilon_rdp", "epsilon_replace_one", "delta_replace_one")
+            names += ("replace_one_method", "delta", "target_epsilon")
             return {
                 **common,
                 **dict.fromkeys(names),
                 "accountant": "none",
+                "groups": [],
                 "events": [],
-                "not_covered": list(NOT_COVERED),
+                "not_covered": self.not_covered(),
             }
-        total = accounting.epsilon_of(self.spent(rounds), self.delta)
-        replaced, replaced_delta = accounting.replace_one(total, self.delta)
+        figures = published(self.spent(rounds), self.delta)
         events = [
             self._event(f"class shares {domain}", f"label shares of {domain}", self.priors()[0][0], 1, 1.0, 1.0)
             for domain in dict.fromkeys(r.domain for r in self.releases)
         ]
         for r in self.releases:
             if rounds.get(r.stage, 0):
-                event, probability = r.sampler.account(self.noise_multiplier), r.sampler.expected / r.sampler.size
+                event, probability = self.event(r), r.sampler.expected / r.sampler.size
                 released = f"synthetic/{r.stage.replace('/', '_')} and its generator"
                 events.append(
                     self._event(f"train {r.stage}", released, event, rounds[r.stage], r.l2_clip_norm, probability)
@@ -125,11 +155,9 @@ class PrivacyPlan:
             "accountant": accounting.ACCOUNTANT,
             "delta": self.delta,
             "target_epsilon": c.epsilon,
-            "epsilon_total": total,
-            "epsilon_replace_one": replaced,
-            "delta_replace_one": replaced_delta,
+            **figures,
             "events": events,
-            "not_covered": list(NOT_COVERED),
+            "not_covered": self.not_covered(),
         }
 
     def _event(
@@ -140,6 +168,7 @@ class PrivacyPlan:
             "release": release,
             "event": type(event).__name__,
             "detail": str(event),
+            "event_fields": event_fields(event),
             "epsilon": accounting.epsilon_of([(event, rounds)], self.delta),
             "rounds": rounds,
             "noise_multiplier": self.noise_multiplier
@@ -150,13 +179,50 @@ class PrivacyPlan:
         }
 
 
-def make_plan(config: PrivacyConfig, clients: int, releases: list[Release]) -> PrivacyPlan:
+def published(events: accounting.Composition, delta: float) -> dict[str, Any]:
+    """All figures of a composition, as JSON-ready values; what nothing is proven about is None.
+
+    Args:
+      events: everything that is published.
+      delta: in (0, 1).
+
+    Returns:
+      {"epsilon_total", "epsilon_rdp", "epsilon_replace_one", "delta_replace_one", "replace_one_method", "groups"}; each of
+      the groups is {"clients", "epsilon", "delta", "method"}, for that many clients added or removed at once.
+
+    Raises:
+      UserError: the accountants contradict each other, or do not cover an event.
+    """
+    both = second_opinion.opinions(events, delta)
+    replaced = groups.replace_one(events, delta)
+    bounds = [(clients, groups.by_group_privacy(events, delta, clients)) for clients in GROUPS]
+    return {
+        "epsilon_total": both.pld,
+        "epsilon_rdp": _finite(both.rdp),
+        "epsilon_replace_one": replaced.epsilon,
+        "delta_replace_one": replaced.delta,
+        "replace_one_method": replaced.method,
+        "groups": [
+            {"clients": g, "epsilon": _finite(bound.epsilon), "delta": bound.delta, "method": bound.method}
+            for g, bound in bounds
+        ],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def make_plan(
+    config: PrivacyConfig, clients: int, releases: list[Release], before: accounting.Composition = ()
+) -> PrivacyPlan:
     """Chooses delta and calibrates the noise for the whole run.
 
     Args:
       config: the privacy section.
       clients: K of the smallest domain.
       releases: every training whose result is published.
+      before: what other runs published about the same clients; the calibrated noise leaves room for it.
 
     Raises:
       UserError: delta not below 1/K, or a budget that no noise meets.
@@ -174,7 +240,7 @@ def make_plan(config: PrivacyConfig, clients: int, releases: list[Release]) -> P
         return plan
     rounds = {r.stage: r.rounds for r in releases}
     noise = accounting.calibrate_noise(
-        lambda z: dataclasses.replace(plan, noise_multiplier=z).spent(rounds), config.epsilon, delta
+        lambda z: [*before, *dataclasses.replace(plan, noise_multiplier=z).spent(rounds)], config.epsilon, delta
     )
     return dataclasses.replace(plan, noise_multiplier=noise)
 

@@ -36,7 +36,7 @@ def test_gaussian_matches_its_closed_form():
     def excess(epsilon):
         return stats.norm.cdf(0.5 / z - epsilon * z) - np.exp(epsilon) * stats.norm.cdf(-0.5 / z - epsilon * z) - DELTA
 
-    exact = optimize.brentq(excess, 1e-3, 20.0)
+    exact = float(optimize.brentq(excess, 1e-3, 20.0))  # pyright: ignore[reportArgumentType]
     assert exact <= accounting.epsilon_of([(GAUSSIAN, 3)], DELTA) <= 1.01 * exact
 
 
@@ -97,7 +97,51 @@ def test_an_event_that_is_not_covered_stops_the_run():
             accounting.epsilon_of([(event, 1)], DELTA)
 
 
-def test_replace_one():
-    epsilon, delta = accounting.replace_one(1.0, 1e-6)
-    assert epsilon == 2.0 and delta == pytest.approx(1e-6 * (1 + np.e))
-    assert accounting.replace_one(1e6, 1e-6)[1] == 1.0
+SELF, BOTH = dp_event.SelfComposedDpEvent, dp_event.ComposedDpEvent
+
+
+def test_compositions_are_taken_apart():
+    nested = BOTH([SELF(BOTH([GAUSSIAN, SELF(POISSON, 5)]), 2), dp_event.NoOpDpEvent(), TRUNCATED])
+    assert accounting.merged([(nested, 3), (GAUSSIAN, 1), (dp_event.NoOpDpEvent(), 4)]) == {
+        GAUSSIAN: 7,
+        POISSON: 30,
+        TRUNCATED: 3,
+    }
+    flat = [(GAUSSIAN, 3), (POISSON, 4)]
+    assert accounting.epsilon_of([(BOTH([SELF(GAUSSIAN, 3), SELF(POISSON, 4)]), 1)], DELTA) == accounting.epsilon_of(
+        flat, DELTA
+    )
+    reference = _reference(pld.PLDAccountant(accounting.RELATION, 1e-3), [(nested, 3)])
+    assert accounting.epsilon_of([(nested, 3)], DELTA) == pytest.approx(reference, rel=2e-3)
+    assert accounting.epsilon_of([(nested, 4)], DELTA) > 1.02 * reference
+
+
+def test_epsilon_table_of_a_composed_round():
+    one_round = BOTH([GAUSSIAN, POISSON])
+    table = accounting.epsilon_table([(GAUSSIAN, 2)], one_round, 4, DELTA)
+    flat = [accounting.epsilon_of([(GAUSSIAN, 2 + t), (POISSON, t)], DELTA) for t in range(5)]
+    np.testing.assert_allclose(table, flat, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (BOTH([GAUSSIAN, SELF(dp_event.LaplaceDpEvent(1.0), 2)]), "LaplaceDpEvent"),
+        (dp_event.PoissonSampledDpEvent(0.1, BOTH([GAUSSIAN])), "PoissonSampledDpEvent of ComposedDpEvent"),
+        (dp_event.RepeatAndSelectDpEvent(GAUSSIAN, 3.0, 1.0), "RepeatAndSelectDpEvent"),
+        (dp_event.MixtureOfGaussiansDpEvent(1.0, [0.0, 1.0], [0.5, 0.5]), "MixtureOfGaussiansDpEvent"),
+        (dp_event.GaussianDpEvent(0.0), "noise multiplier 0.0"),
+        (dp_event.GaussianDpEvent(float("nan")), "noise multiplier nan"),
+        (dp_event.PoissonSampledDpEvent(1.5, GAUSSIAN), "sampling probability 1.5"),
+        (dp_event.TruncatedSubsampledGaussianDpEvent(10, 0.5, 0, 1.0), "batches of 0"),
+    ],
+)
+def test_what_is_not_covered_is_named_however_deep(event, said):
+    with pytest.raises(UserError, match=f"does not cover .*{said}"):
+        accounting.epsilon_of([(GAUSSIAN, 1), (event, 1)], DELTA)
+
+
+@pytest.mark.parametrize(("event", "count"), [(GAUSSIAN, -1), (GAUSSIAN, 1.5), (SELF(POISSON, -2), 1)])
+def test_counts_are_whole(event, count):
+    with pytest.raises(UserError, match="give a whole number"):
+        accounting.merged([(event, count)])

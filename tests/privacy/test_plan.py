@@ -7,10 +7,12 @@ import json
 
 import numpy as np
 import pytest
+from dp_accounting import dp_event
 
 from fedjax_health.config import PrivacyConfig
 from fedjax_health.federated.cohort import make_poisson
-from fedjax_health.privacy import accounting
+from fedjax_health.privacy import accounting, groups, second_opinion
+from fedjax_health.privacy.event_fields import event_fields, event_of
 from fedjax_health.privacy.plan import Release, make_plan, write_ledger
 from fedjax_health.types import UserError
 
@@ -60,8 +62,13 @@ def test_ledger_totals(plan, tmp_path):
     ledger = plan.ledger(ran)
     assert ledger["epsilon_total"] == pytest.approx(accounting.epsilon_of(plan.spent(ran), plan.delta))
     assert ledger["epsilon_total"] < plan.ledger(ALL)["epsilon_total"] <= ledger["target_epsilon"] == 6.0
-    assert ledger["epsilon_replace_one"] == 2 * ledger["epsilon_total"]
-    assert ledger["delta_replace_one"] > ledger["delta"] == plan.delta
+    assert ledger["epsilon_total"] <= ledger["epsilon_rdp"] < 1.5 * ledger["epsilon_total"]
+    # two steps of group privacy at the same delta would cost more than 2 epsilon
+    assert ledger["epsilon_total"] < ledger["epsilon_replace_one"] < 2 * ledger["epsilon_total"]
+    assert ledger["replace_one_method"] == groups.DIRECT
+    assert ledger["delta_replace_one"] == ledger["delta"] == plan.delta
+    assert [group["clients"] for group in ledger["groups"]] == [2, 5]
+    assert ledger["groups"][0]["epsilon"] > 2 * ledger["epsilon_total"] and ledger["groups"][0]["delta"] == plan.delta
     assert (ledger["unit"], ledger["relation"]) == ("client", "add_or_remove_one")
     by_name = {event["name"]: event for event in ledger["events"]}
     assert list(by_name) == ["class shares vitals", "class shares threats", "train vitals/vae", "train threats/vae"]
@@ -74,6 +81,49 @@ def test_ledger_totals(plan, tmp_path):
     path = tmp_path / "privacy_ledger.json"
     write_ledger(str(path), ledger)
     assert json.loads(path.read_text()) == ledger
+    rebuilt = [(event_of(event["event_fields"]), event["rounds"]) for event in json.loads(path.read_text())["events"]]
+    assert accounting.merged(rebuilt) == accounting.merged(plan.spent(ran))
+
+
+def test_a_contradiction_between_the_accountants_stops_the_run(plan, monkeypatch):
+    total = plan.ledger(ALL)["epsilon_total"]
+    monkeypatch.setattr(second_opinion, "_FINER", ())
+    monkeypatch.setattr(second_opinion, "rdp_epsilon_of", lambda events, delta: 0.98 * total)
+    with pytest.raises(UserError, match="contradict each other"):
+        plan.ledger(ALL)
+
+
+def test_noise_leaves_room_for_what_was_published_before(plan):
+    before = [(plan.priors()[0][0], 200)]
+    more = make_plan(CONFIG, K, RELEASES, before)
+    assert accounting.epsilon_of([*before, *plan.spent(ALL)], plan.delta) > 6.0
+    assert 5.8 < accounting.epsilon_of([*before, *more.spent(ALL)], more.delta) <= 6.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"type": "LaplaceDpEvent", "noise_multiplier": 1.0}, "no event that is known"),
+        ([1, 2], "no event that is known"),
+        ({"type": "GaussianDpEvent"}, "do not fit GaussianDpEvent"),
+        ({"type": "GaussianDpEvent", "noise_multiplier": 1.0, "extra": 2}, "do not fit GaussianDpEvent"),
+        ({"type": "GaussianDpEvent", "noise_multiplier": "1.0"}, "no number"),
+        ({"type": "PoissonSampledDpEvent", "sampling_probability": True, "event": {}}, "no number"),
+    ],
+)
+def test_events_come_back_only_from_their_own_fields(fields, said):
+    with pytest.raises(UserError, match=said):
+        event_of(fields)
+
+
+def test_every_covered_event_comes_back():
+    gaussian = dp_event.GaussianDpEvent(1.25)
+    sampled = dp_event.PoissonSampledDpEvent(0.1, gaussian)
+    nested = dp_event.ComposedDpEvent([dp_event.SelfComposedDpEvent(sampled, 3), dp_event.NoOpDpEvent(), gaussian])
+    for event in (gaussian, sampled, nested, SAMPLER.account(0.7)):
+        assert event_of(json.loads(json.dumps(event_fields(event)))) == event
+    with pytest.raises(UserError, match="cannot hold LaplaceDpEvent"):
+        event_fields(dp_event.SelfComposedDpEvent(dp_event.LaplaceDpEvent(1.0), 2))
 
 
 def test_given_noise_is_used_as_it_stands():
@@ -101,4 +151,5 @@ def test_no_mechanism_claims_nothing():
     assert np.isnan(plan.epsilon_table(RELEASES[0], {})).all()
     ledger = plan.ledger(ALL)
     assert ledger["epsilon_total"] is None and ledger["delta"] is None and ledger["events"] == []
+    assert ledger["epsilon_rdp"] is None and ledger["groups"] == []
     json.dumps(ledger, allow_nan=False)

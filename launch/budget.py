@@ -1,0 +1,97 @@
+"""What a run would cost, without data: python -m launch.budget --clients=2000 --cohort=100 --rounds=500 --epsilon=8."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import sys
+from typing import Any
+
+from absl import flags
+
+_NEEDED = ("clients", "cohort", "rounds")
+
+
+def _flags() -> flags.FlagValues:
+    """Options of their own, apart from absl's global ones, so that each call starts afresh."""
+    own = flags.FlagValues()
+    whole, real = flags.DEFINE_integer, flags.DEFINE_float
+    whole("clients", None, "K, clients of the smallest domain.", flag_values=own)
+    whole("cohort", None, "Clients expected in a round, Poisson-sampled.", flag_values=own)
+    whole("rounds", None, "Rounds of all trainings of the run together.", flag_values=own)
+    real("epsilon", None, "Target; the noise is calibrated for it.", flag_values=own)
+    real("noise_multiplier", None, "Noise of every round; its epsilon is computed.", flag_values=own)
+    real("delta", 0.0, "0 = K^-1.1, else below 1/K.", flag_values=own)
+    real("prior_noise_multiplier", 20.0, "Noise of the class-share histograms.", flag_values=own)
+    whole("domains", 1, "How many such histograms are published.", flag_values=own)
+    flags.DEFINE_string("spent", None, "privacy_ledger.json of an earlier run on the same clients.", flag_values=own)
+    flags.DEFINE_bool("json", False, "One JSON object instead of lines.", flag_values=own)
+    flags.DEFINE_bool("help", False, "Shows this.", flag_values=own)
+    return own
+
+
+def _sentence(error: flags.Error, known: flags.FlagValues) -> str:
+    if isinstance(error, flags.UnrecognizedFlagError):
+        near = difflib.get_close_matches(error.flagname, list(known), 1, 0.5)
+        hint = f"did you mean --{near[0]}?" if near else f"the options are --{', --'.join(known)}"
+        return f"unknown option --{error.flagname}; {hint}"
+    if value := re.match(r"flag --(\w+)=(.*?): ", str(error)):
+        kind = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        return f"--{value[1]} must be {kind[known[value[1]].flag_type()]}, got {value[2]!r}"
+    return str(error)
+
+
+def _text(found: dict[str, Any]) -> str:
+    """Every figure with its name in front, a line each; epsilons to five digits."""
+
+    def show(value: Any) -> str:
+        return "nothing proven" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+
+    lines = []
+    for name, value in found.items():
+        if name == "epsilon_after":
+            lines += [(f"epsilon after {rounds} rounds", show(epsilon)) for rounds, epsilon in value.items()]
+        elif name == "groups":
+            lines += [(f"epsilon of {g['clients']} clients at that delta", show(g["epsilon"])) for g in value]
+        elif name != "target_epsilon" or value is not None:
+            lines.append((name.replace("_", " "), show(value)))
+    return "\n".join(f"{name:36}{value}" for name, value in lines)
+
+
+def main(argv: list[str]) -> int:
+    """The command; what the user can mend is one sentence on stderr and exit code 2.
+
+    Args:
+      argv: with the program's name in front.
+    """
+    options = _flags()
+    from fedjax_health.types import UserError
+
+    try:
+        rest = options(argv)[1:]
+        if options["help"].value:
+            print(f"{__doc__}\n{options.get_help()}")
+            return 0
+        from fedjax_health.privacy import budget
+
+        for name in _NEEDED:
+            if options[name].value is None:
+                raise UserError(f"--{name} is missing; give at least --{', --'.join(_NEEDED)} and --epsilon")
+        if rest:
+            raise UserError(f"unexpected argument {rest[0]!r}; options start with --")
+        values: dict[str, Any] = {name: options[name].value for name in budget.Request._fields}
+        spent = budget.read_spent(options["spent"].value) if options["spent"].value is not None else None
+        found = budget.budget(budget.Request(**values), spent)
+    except flags.Error as error:
+        print(f"error: {_sentence(error, options)}", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(found, allow_nan=False) if options["json"].value else _text(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
