@@ -236,7 +236,7 @@ def make_program(parts: Parts, config: TrainConfig, records: Any, federations: i
 
     def place(hyper: Hyper, records: Any) -> tuple[Hyper, Data]:
         # once, as the trainer does, or each run would copy them to the devices first
-        return distributed.replicate((hyper, Data(records, included)), parts.mesh)
+        return distributed.replicate((hyper, Data(records, included)), parts.mesh)  # pyright: ignore[reportArgumentType]
 
     def run(state: State, inputs: tuple[Hyper, Data]) -> tuple[State, dict[str, np.ndarray]]:
         state, metrics = compiled(state, *inputs)

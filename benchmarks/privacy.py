@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks import report, work
 
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "dp-accounting")
-ELSEWHERE = ("accounting", "secagg")
+ELSEWHERE = ("accounting", "secagg", "audit", "dp_sgd")
 CLEAN_SEEDS = 20
 
 

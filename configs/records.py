@@ -3,11 +3,13 @@
 python -m launch.main --config=configs/records.py          10,000 devices, epsilon 8 for one record
 python -m launch.main --config=configs/records.py:smoke    the same stages in miniature
 
-Not even the server sees an update without noise. In exchange the promise hides one record, an hour of one patient, not the patient:
-compare it with no other run's epsilon.
+Not even the server sees an update without noise. In exchange the promise hides one record, an hour of one patient, not the
+patient: compare it with no other run's epsilon.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -20,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     Args:
       variant: "" or "smoke".
     """
-    config = iot.get_config(variant)
+    config: Any = iot.get_config(variant)
     config.name = "records_smoke" if variant else "records"
     config.data.domains = ("vitals",)
     config.models = ("vae",)

@@ -274,6 +274,10 @@ def _check_private(parts: Parts) -> None:
         raise UserError(
             "privacy needs aggregation.rule='mean': noise on a sum does not cover a robust rule or an attack"
         )
+    if parts.by_examples:
+        raise UserError(
+            "privacy needs aggregation.weighting='equal': a weight of the data stretches the clipped update"
+        )
     if not parts.devices.data_independent:
         raise UserError(
             "privacy with these devices is not accounted for: with over_commitment > 1, or availability without a "

@@ -53,7 +53,7 @@ def _text(found: dict[str, Any]) -> str:
         if name == "epsilon_after":
             lines += [(f"epsilon after {rounds} rounds", show(epsilon)) for rounds, epsilon in value.items()]
         elif name == "groups":
-            lines += [(f"epsilon of {g['clients']} clients at that delta", show(g["epsilon"])) for g in value]
+            lines += [(f"epsilon of {g['size']} clients at that delta", show(g["epsilon"])) for g in value]
         elif name != "target_epsilon" or value is not None:
             lines.append((name.replace("_", " "), show(value)))
     return "\n".join(f"{name:36}{value}" for name, value in lines)

@@ -188,7 +188,7 @@ def published(events: accounting.Composition, delta: float) -> dict[str, Any]:
 
     Returns:
       {"epsilon_total", "epsilon_rdp", "epsilon_replace_one", "delta_replace_one", "replace_one_method", "groups"}; each of
-      the groups is {"clients", "epsilon", "delta", "method"}, for that many clients added or removed at once.
+      the groups is {"size", "epsilon", "delta", "method"}, for that many clients (or records) added or removed at once.
 
     Raises:
       UserError: the accountants contradict each other, or do not cover an event.
@@ -203,7 +203,7 @@ def published(events: accounting.Composition, delta: float) -> dict[str, Any]:
         "delta_replace_one": replaced.delta,
         "replace_one_method": replaced.method,
         "groups": [
-            {"clients": g, "epsilon": _finite(bound.epsilon), "delta": bound.delta, "method": bound.method}
+            {"size": g, "epsilon": _finite(bound.epsilon), "delta": bound.delta, "method": bound.method}
             for g, bound in bounds
         ],
     }

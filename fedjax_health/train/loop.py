@@ -101,6 +101,7 @@ def run_rounds(
     limit_reason: str,
     on_chunk: Callable[[State, int, dict[str, np.ndarray], float], None],
     norms: np.ndarray,
+    private: bool = False,
 ) -> Outcome:
     """Calls the compiled chunk until a stop rule holds; metrics leave the device once a chunk.
 
@@ -115,10 +116,11 @@ def run_rounds(
       limit_reason: what set the limit.
       on_chunk: (state, first round of the chunk, metrics f32[N, R], seconds); called after the finite check.
       norms: f64[N, rounds done], history of public/update_norm (empty when fresh).
+      private: whether the run's end may depend on published metrics only.
 
     Raises:
-      UserError: a published metric (parameters, update) is not finite; names stage and round. on_chunk is then not called, so the last good
-        checkpoint stays. Or another process was lost.
+      UserError: a parameter, or without privacy a loss, is not finite; names stage and round. on_chunk is then not
+        called, so the last good checkpoint stays. Or another process was lost.
     """
     done = int(jax.device_get(state.round)[0])
     reason = limit_reason
@@ -132,17 +134,17 @@ def run_rounds(
             state, metrics = train.run_chunk(state, hyper, data)
             host = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
         seconds = time.perf_counter() - start
-        _check_finite(host, stage, done)
+        _check_finite(host, stage, done, private)
         norms = np.concatenate([norms, host["public/update_norm"].astype(np.float64)], 1)
         on_chunk(state, done, host, seconds)
         done += config.rounds_per_chunk
     return Outcome(state, done, reason)
 
 
-def _check_finite(metrics: dict[str, np.ndarray], stage: str, first_round: int) -> None:
-    # what is published alone decides: a client whose records are not numbers, and whose update the clip makes zero, must not
-    # be able to end a run, nor may its loss be told by that end
-    for name in sorted(name for name in metrics if name.startswith("public/")):
+def _check_finite(metrics: dict[str, np.ndarray], stage: str, first_round: int, private: bool) -> None:
+    # in a private run what is published alone decides: a client whose records are not numbers, and whose update the clip makes
+    # zero, must not be able to end it, nor may its loss be told by that end
+    for name in ("public/parameter_norm",) if private else ("sim/loss", "public/parameter_norm"):
         bad = ~np.isfinite(metrics[name])
         if bad.any():
             seed, offset = np.argwhere(bad)[0]

@@ -134,6 +134,7 @@ def train_stage(
                 limit_reason=reason,
                 on_chunk=on_chunk,
                 norms=norms,
+                private=not np.isnan(epsilon).all(),
             )
         if checkpoints.latest() != outcome.rounds and writer is not None:
             save(outcome.state, outcome.rounds)

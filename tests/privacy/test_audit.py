@@ -46,9 +46,7 @@ def test_a_right_mechanism_is_estimated_and_not_refuted(rounds):
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 4 / 3])
 def test_a_run_with_less_noise_than_claimed_publishes_nothing(noise):
-    with pytest.raises(
-        UserError, match=r"'vitals/vae' refutes .* the noise has multiplier .*nothing is published"
-    ):
+    with pytest.raises(UserError, match=r"'vitals/vae' refutes .* the noise has multiplier .*nothing is published"):
         rows(scores(noise, 3), 3)
 
 

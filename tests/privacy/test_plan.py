@@ -67,7 +67,7 @@ def test_ledger_totals(plan, tmp_path):
     assert ledger["epsilon_total"] < ledger["epsilon_replace_one"] < 2 * ledger["epsilon_total"]
     assert ledger["replace_one_method"] == groups.DIRECT
     assert ledger["delta_replace_one"] == ledger["delta"] == plan.delta
-    assert [group["clients"] for group in ledger["groups"]] == [2, 5]
+    assert [group["size"] for group in ledger["groups"]] == [2, 5]
     assert ledger["groups"][0]["epsilon"] > 2 * ledger["epsilon_total"] and ledger["groups"][0]["delta"] == plan.delta
     assert (ledger["unit"], ledger["relation"]) == ("client", "add_or_remove_one")
     by_name = {event["name"]: event for event in ledger["events"]}

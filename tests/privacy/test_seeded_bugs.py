@@ -243,7 +243,7 @@ BUGS = (
     )),
     Bug("clip off", "sensitivity", clip_of(lambda update, bound: finite(update))),
     Bug("clip per leaf", "sensitivity", clip_of(lambda u, c: jax.tree.map(lambda leaf: scaled(leaf, c), finite(u)))),
-    Bug("clip before the weights", "sensitivity", as_it_is, {"aggregation": {"weighting": "examples"}}),
+    Bug("clip before the weights", CHECK, as_it_is, {"aggregation": {"weighting": "examples"}}, "weighting='equal'"),
     Bug("non-finite updates pass", "sensitivity", clip_of(scaled)),
     Bug("fixed cohorts accounted as Poisson", "sampler", sampler_of(lambda real: {
         "sample": cohort.make_fixed(real.size, int(real.expected), real.slots).sample
