@@ -2,7 +2,7 @@
 
 `results(quick)` gives figures named `audit/...`; `python -m benchmarks.privacy --parts audit` prints them. For epsilon 8, 3
 and 1 (by the noise, over 50 Poisson rounds): what is accounted, the estimate, and the runs' 95 % lower bounds; for one round
-of all clients with 1,000 canaries the estimate over the analytic epsilon; and what 200 canaries cost in time.
+of all clients with 400 canaries the estimate over the analytic epsilon; and what 200 canaries cost in time.
 
 The observer sees every published update and knows the real clients' messages. Observers of the last model or of the synthetic
 table alone are not measured here.
@@ -30,7 +30,7 @@ from fedjax_health.privacy.audit_bounds import audit_bound, one_run
 from fedjax_health.privacy.audit_estimate import estimate_composed
 from fedjax_health.threefry import root_key
 
-CLIENTS, COHORT, ROUNDS, CANARIES, MANY = 2000, 100, 50, 200, 1000
+CLIENTS, COHORT, ROUNDS, CANARIES, MANY = 2000, 100, 50, 200, 400
 EPSILONS, DELTA = (8.0, 3.0, 1.0), 1e-5
 
 
