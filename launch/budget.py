@@ -25,6 +25,7 @@ def _flags() -> flags.FlagValues:
     real("delta", 0.0, "0 = K^-1.1, else below 1/K.", flag_values=own)
     real("prior_noise_multiplier", 20.0, "Noise of the class-share histograms.", flag_values=own)
     whole("domains", 1, "How many such histograms are published.", flag_values=own)
+    real("trials", None, "Mean trials of a sweep (geometric) whose best is published.", flag_values=own)
     flags.DEFINE_string("spent", None, "privacy_ledger.json of an earlier run on the same clients.", flag_values=own)
     flags.DEFINE_bool("json", False, "One JSON object instead of lines.", flag_values=own)
     flags.DEFINE_bool("help", False, "Shows this.", flag_values=own)

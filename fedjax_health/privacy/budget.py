@@ -14,6 +14,7 @@ from fedjax_health.privacy import accounting
 from fedjax_health.privacy.accounting import Composition
 from fedjax_health.privacy.event_fields import event_of
 from fedjax_health.privacy.plan import Release, make_plan, published
+from fedjax_health.privacy.tuning import tuned_epsilon
 from fedjax_health.types import UserError
 
 SHARES = (25, 50, 75, 100)  # per cent of the rounds
@@ -33,6 +34,7 @@ class Request(NamedTuple):
       delta: 0 = K^-1.1, and at most that of the ledger in `spent`.
       prior_noise_multiplier: of the class-share histograms.
       domains: how many such histograms.
+      trials: mean number of trials of a sweep, drawn from a geometric law, whose best is published; None = no sweep.
     """
 
     clients: int
@@ -43,6 +45,7 @@ class Request(NamedTuple):
     delta: float = 0.0
     prior_noise_multiplier: float = 20.0
     domains: int = 1
+    trials: float | None = None
 
 
 class Spent(NamedTuple):
@@ -132,7 +135,7 @@ def budget(request: Request, spent: Spent | None = None) -> dict[str, Any]:
     Returns:
       JSON-ready: the request's fields, "sampling_probability", "delta", "epsilon_after" (rounds -> epsilon), the figures of
       `plan.published`, and with `spent` "epsilon_spent", "rounds_left" (of this noise and sampler, the plan's histograms
-      included).
+      included); with `trials` "epsilon_tuned", of the best of a sweep (see `tuning.tuned_epsilon`).
 
     Raises:
       UserError: a value out of range, a target that cannot be met, accountants that contradict each other.
@@ -165,6 +168,10 @@ def budget(request: Request, spent: Spent | None = None) -> dict[str, Any]:
         **published(after(request.rounds), plan.delta),
     }
     found["target_epsilon"] = found.pop("epsilon")
+    trials = found.pop("trials")
+    if trials is not None:
+        tuned = tuned_epsilon(after(request.rounds), trials, 1.0, plan.delta)
+        found["epsilon_tuned"] = tuned if math.isfinite(tuned) else None
     if spent is not None:
         found["epsilon_spent"] = accounting.epsilon_of(before, plan.delta)
         found["rounds_left"] = rounds_left(after(0), sampler.account(plan.noise_multiplier), target, plan.delta)

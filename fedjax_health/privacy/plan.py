@@ -32,6 +32,8 @@ NOT_COVERED = (
 RECORDS_ONLY = (
     "Whole clients: someone with n records is hidden n times worse than one record (a group of n). Whether a client takes "
     "part, and how many records it holds, is not hidden.",
+    "The server as an adversary: it sees no update without noise, but knows who took part, so that against it the sampling "
+    "of clients does not count and epsilon is larger.",
 )
 
 

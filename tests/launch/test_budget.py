@@ -43,6 +43,18 @@ def ledger(tmp_path_factory) -> str:
     return path
 
 
+def test_the_best_of_a_sweep_costs_more_than_a_run():
+    one = figures("--noise_multiplier=1.5")
+    few, many = (figures("--noise_multiplier=1.5", f"--trials={n}")["epsilon_tuned"] for n in (2, 50))
+    assert (
+        "epsilon_tuned" not in one and one["epsilon_total"] < one["epsilon_rdp"] < few < many < 4 * one["epsilon_rdp"]
+    )
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+        assert budget.main(["budget", *PLAN, "--epsilon=6", "--trials=0.5"]) == 2
+    assert err.getvalue().startswith("error: a sweep of 0.5 trials")
+
+
 def test_the_command_and_a_run_agree():
     found = figures("--epsilon=6")
     releases = [Release("vitals/vae", "vitals", SAMPLER, 60, 0.5)]
