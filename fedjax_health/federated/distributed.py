@@ -217,23 +217,18 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     """Host values that every process holds, as global arrays on all devices of the mesh.
 
     Args:
-      tree: arrays and typed keys of this process. What is there already stays. Host devices share the memory of one array,
-        so that a large table is held once, not once a device.
+      tree: arrays and typed keys of this process; what is there already stays. Host devices share one array's memory.
       mesh: over the devices of all processes.
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
-    if jax.process_count() == 1:
-        on_host = jax.default_backend() == "cpu"
-
-        def shared(leaf: Any) -> Any:
-            elsewhere = isinstance(leaf, jax.Array) and not is_key(leaf) and leaf.sharding != everywhere
-            return jax.device_put(np.asarray(leaf) if on_host and elsewhere else leaf, everywhere)
-
-        return jax.tree.map(shared, tree)
 
     def place(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
+            return leaf
         if is_key(leaf):
             return jax.random.wrap_key_data(place(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        if jax.process_count() == 1:
+            return jax.device_put(np.asarray(leaf) if jax.default_backend() == "cpu" else leaf, everywhere)
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, everywhere, lambda index: host[index])
 
