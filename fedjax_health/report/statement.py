@@ -97,16 +97,22 @@ def make_statement(
 
 def _parties(ledger: Mapping[str, Any]) -> list[Party]:
     formal = ledger.get("mechanism", "none") != "none"
-    unit = ledger.get("unit", "client")
     noise = "; it draws the noise and is trusted to forget it" if formal else ""
     limit = (
         "the promise above, whatever they know and compute" if formal else "nothing proven; the measured attacks only"
     )
+    server = Party(
+        "the server", f"every single update as it arrives, and who sent it{noise}", "trusted: no secure aggregation"
+    )
+    if ledger.get("unit") == "record":
+        server = Party(
+            "the server",
+            "every single update with the noise its client put in, and who sent it",
+            "not trusted with a record, but its own ε is larger than the promise: it knows who took part",
+        )
     return [
-        Party(f"each {unit}", "its own records, and the models it is sent", "raw records never leave it"),
-        Party(
-            "the server", f"every single update as it arrives, and who sent it{noise}", "trusted: no secure aggregation"
-        ),
+        Party("each client", "its own records, and the models it is sent", "raw records never leave it"),
+        server,
         Party(
             "holders of this folder",
             "figures made from real records without noise, checkpoints, and the seed that makes the noise again",
