@@ -43,6 +43,8 @@ def render_report(workdir: str) -> str:
         raise UserError(f"{workdir!r} has no manifest.json, so it is not a run's directory; give --workdir of a run")
     ledger = read.read_json(workdir, "privacy_ledger.json") or {}
     promise = _promise(ledger)
+    # what is attacked is the membership of clients, which a promise to records does not bound
+    ceiling = promise if ledger.get("unit", "client") == "client" else None
     tidy = {name: [labels.within_range(r) for r in read.read_tidy(workdir, name)] for name in TABLES}
     lines = {name: read.read_csv(workdir, name, *columns) for name, columns in CURVES.items()}
     schemas = (read.read_json(workdir, os.path.join("synthetic", "schema.json")) or {}).get("schemas", {})
@@ -51,7 +53,7 @@ def render_report(workdir: str) -> str:
     os.makedirs(os.path.join(workdir, "figures"), exist_ok=True)
     synthetic = os.path.join(workdir, "synthetic")
     files = sorted(os.listdir(synthetic)) if os.path.isdir(synthetic) else []
-    summary = [s for d in domains for s in summarise(d, tidy, promise)]
+    summary = [s for d in domains for s in summarise(d, tidy, ceiling)]
     page = _template(len(manifest.get("seeds", ()))).render(
         name=os.path.basename(os.path.abspath(workdir)),
         manifest=manifest,
@@ -61,7 +63,7 @@ def render_report(workdir: str) -> str:
         factor=None if promise is None else math.exp(min(promise[0], 700.0)),
         summary=summary,
         statement=make_statement(workdir, ledger, schemas, files, summary),
-        domains=[_domain(workdir, d, tidy, lines, schemas.get(d, {}), promise) for d in domains],
+        domains=[_domain(workdir, d, tidy, lines, schemas.get(d, {}), ceiling) for d in domains],
         training=_training(workdir, read.read_rounds(workdir)),
         privacy=layout.privacy(tidy["privacy"], ledger),
         shared_costs=layout.costs([r for r in tidy["efficiency"] if r.domain == "-"]),

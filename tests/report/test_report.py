@@ -222,3 +222,12 @@ def test_broken_files_are_named(light, name, text, match):
 def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no manifest\.json"):
         html.render_report(str(tmp_path))
+
+
+def test_a_promise_to_records_is_no_ceiling_for_attacks_on_clients(fake, light):
+    whole = text_of(fake.render(light))
+    assert "promise alone would allow" in whole and "with all of its records," in whole
+    fake.edit_json(f"{light}/privacy_ledger.json", unit="record", relation="zero_out_one")
+    text = text_of(fake.render(light))
+    assert "unit: one record; relation: zero out one" in text
+    assert "promise alone would allow" not in text and "with all of its records," not in text
