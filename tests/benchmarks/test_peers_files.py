@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from benchmarks import compare, report, work
+from benchmarks import compare, dp_sgd, report, work
 from benchmarks.peers import line
 from fedjax_health.types import UserError
 
@@ -34,7 +34,12 @@ def test_requirements_pin_every_line(path):
 
 def test_each_peer_has_its_module_and_requirements():
     assert set(PEERS) == {"fedjax", "flower", "pfl", "torch_loop", "torch_vmap"}
-    assert {compare.SYSTEMS[name].environment for name in PEERS} == {path.stem for path in REQUIREMENTS}
+    of_updates = {compare.SYSTEMS[name].environment for name in PEERS}
+    of_records = {environment for environment, _, _ in dp_sgd.PEERS.values()}
+    assert of_updates | of_records == {path.stem for path in REQUIREMENTS} and not of_updates & of_records
+    for _, module, mode in dp_sgd.PEERS.values():
+        text = (ROOT / "benchmarks" / "peers" / f"{module}.py").read_text()
+        assert f'"{mode}"' in text
     for name in PEERS:
         assert (ROOT / "benchmarks" / "peers" / f"{name}.py").exists()
         assert compare.SYSTEMS[name].command[1] == f"benchmarks.peers.{name}"
