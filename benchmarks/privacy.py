@@ -6,7 +6,8 @@ noise       the contracts of the private round on the toy domain, a repeat a see
             lowest p-values of its scale and independence, how far one client moves the sum in units of its bound;
 bugs        every bug of `tests/privacy/test_seeded_bugs.py`: how many contracts or checks turn red (the one that must is in
             the name; 0 = not caught), the share caught, and how many contracts turn red on the code as it is, over the seeds;
-accounting  of `benchmarks.accounting`, and secagg of `benchmarks.secagg`: where these exist.
+accounting, secagg, audit, dp_sgd
+            of `benchmarks.accounting`, `.secagg`, `.audit` and `.dp_sgd`, each in a process of its own.
 
 The contracts are those of the tests, and so is their strict mode: 4 host devices, and the `dev` packages must be there.
 """
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import json
 import pathlib
 import subprocess
@@ -108,13 +108,12 @@ def apart(name: str, quick: bool) -> list[dict[str, Any]]:
 
 
 def known_parts() -> dict[str, Callable[[bool], list[dict[str, Any]]]]:
-    """Name to quick -> results, of the parts that exist here."""
+    """Name to quick -> results."""
 
     def elsewhere(name: str) -> Callable[[bool], list[dict[str, Any]]]:
         return lambda quick: apart(name, quick)
 
-    there = [name for name in ELSEWHERE if importlib.util.find_spec(f"benchmarks.{name}") is not None]
-    return {"noise": noise_part, "bugs": bugs_part, **{name: elsewhere(name) for name in there}}
+    return {"noise": noise_part, "bugs": bugs_part, **{name: elsewhere(name) for name in ELSEWHERE}}
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ import scipy.optimize
 from dp_accounting import dp_event
 from dp_accounting.pld import privacy_loss_distribution as pld
 
+from fedjax_health.privacy import revealed
+from fedjax_health.privacy.revealed import RevealedSampledDpEvent
 from fedjax_health.types import UserError
 
 ACCOUNTANT = "PLD (dp-accounting), value discretisation 1e-3, pessimistic"
@@ -24,7 +26,7 @@ Composition = Sequence[tuple[dp_accounting.DpEvent, int]]  # events and how ofte
 def _fault(event: dp_accounting.DpEvent) -> str | None:
     """What keeps an event from being accounted for: its name, with the reason where the name alone is none."""
     name = type(event).__name__
-    if isinstance(event, dp_event.PoissonSampledDpEvent):
+    if isinstance(event, (dp_event.PoissonSampledDpEvent, RevealedSampledDpEvent)):
         if not isinstance(event.event, dp_event.GaussianDpEvent):
             return f"{name} of {type(event.event).__name__}"
         probability, noise = event.sampling_probability, event.event.noise_multiplier
@@ -64,7 +66,7 @@ def merged(events: Composition) -> dict[dp_accounting.DpEvent, int]:
       events: (event, count) pairs; SelfComposedDpEvent and ComposedDpEvent may be nested, NoOpDpEvent costs nothing.
 
     Returns:
-      Gaussian events alone, plain, Poisson-sampled or truncated, each at least once.
+      Gaussian events alone, plain, Poisson-sampled, truncated or sampled with known participants, each at least once.
 
     Raises:
       UserError: an event that the accountant does not cover, by its name (the run fails closed); a count that is negative
@@ -91,6 +93,9 @@ def _distribution(
             neighboring_relation=relation,
         )
     noise, probability = gaussian_of(event)
+    if isinstance(event, RevealedSampledDpEvent):
+        replaced = relation == dp_accounting.NeighboringRelation.REPLACE_ONE  # the sum moves by twice the bound
+        return revealed.distribution(noise / 2 if replaced else noise, probability, interval)
     return pld.from_gaussian_mechanism(
         noise, value_discretization_interval=interval, sampling_prob=probability, neighboring_relation=relation
     )
@@ -98,7 +103,7 @@ def _distribution(
 
 def gaussian_of(event: dp_accounting.DpEvent) -> tuple[float, float]:
     """(noise multiplier, sampling probability) of an event of `merged`; 1 where all clients take part."""
-    if isinstance(event, dp_event.PoissonSampledDpEvent):
+    if isinstance(event, (dp_event.PoissonSampledDpEvent, RevealedSampledDpEvent)):
         return event.event.noise_multiplier, event.sampling_probability  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(event, dp_event.TruncatedSubsampledGaussianDpEvent):
         return event.noise_multiplier, event.sampling_probability

@@ -8,6 +8,7 @@ from typing import Any
 import dp_accounting
 from dp_accounting import dp_event
 
+from fedjax_health.privacy.revealed import RevealedSampledDpEvent
 from fedjax_health.types import UserError
 
 _KNOWN = {
@@ -17,6 +18,7 @@ _KNOWN = {
         dp_event.GaussianDpEvent,
         dp_event.PoissonSampledDpEvent,
         dp_event.TruncatedSubsampledGaussianDpEvent,
+        RevealedSampledDpEvent,
         dp_event.SelfComposedDpEvent,
         dp_event.ComposedDpEvent,
     )

@@ -8,12 +8,14 @@ import math
 from typing import Any
 
 import numpy as np
+from dp_accounting import GaussianDpEvent
 
 from fedjax_health.config import PrivacyConfig
 from fedjax_health.federated.cohort import CohortSampler
 from fedjax_health.files import write_text
 from fedjax_health.privacy import accounting, class_prior, groups, second_opinion
 from fedjax_health.privacy.event_fields import event_fields
+from fedjax_health.privacy.revealed import RevealedSampledDpEvent
 from fedjax_health.types import UserError
 
 GROUPS = (2, 5)  # clients of one household or ward, say
@@ -32,8 +34,6 @@ NOT_COVERED = (
 RECORDS_ONLY = (
     "Whole clients: someone with n records is hidden n times worse than one record (a group of n). Whether a client takes "
     "part, and how many records it holds, is not hidden.",
-    "The server as an adversary: it sees no update without noise, but knows who took part, so that against it the sampling "
-    "of clients does not count and epsilon is larger.",
 )
 
 
@@ -87,8 +87,15 @@ class PrivacyPlan:
         return "record" if self.config.mechanism == "record_gaussian" else "client"
 
     def event(self, release: Release) -> Any:
-        """Event of one round: E Gaussian sums of one sampled unit are one with the noise multiplier over sqrt(E)."""
-        return release.sampler.account(self.noise_multiplier / math.sqrt(release.passes))
+        """Event of one round of a training.
+
+        A record is summed once in each of E local passes: E Gaussian sums are one with the noise multiplier over sqrt(E). Its
+        client is sampled, but nothing hides whether it takes part (see `revealed`).
+        """
+        if self.unit == "client":
+            return release.sampler.account(self.noise_multiplier)
+        noise = GaussianDpEvent(self.noise_multiplier / math.sqrt(release.passes))
+        return RevealedSampledDpEvent(release.sampler.expected / release.sampler.size, noise)
 
     def priors(self) -> list[tuple[Any, int]]:
         """Events of the class-share histograms, one a domain."""

@@ -10,10 +10,12 @@ import scipy.stats
 from absl import logging
 from dp_accounting import dp_event, rdp
 
-from fedjax_health.privacy import accounting
+from fedjax_health.privacy import accounting, revealed
 from fedjax_health.privacy.accounting import Composition
+from fedjax_health.privacy.revealed import RevealedSampledDpEvent
 from fedjax_health.types import UserError
 
+_ORDERS = np.concatenate([1.0 + np.arange(1, 100) / 10.0, np.arange(11.0, 513.0)])
 _FINER = (8, 64)  # times finer discretisations, before a contradiction counts as one
 
 
@@ -72,17 +74,19 @@ def without_truncation(events: Composition) -> tuple[dict[dp_accounting.DpEvent,
 
 
 def renyi_epsilon(events: Composition, delta: float) -> float:
-    """Epsilon by dp-accounting's RdpAccountant at its default orders, of events that it supports; inf for delta <= 0.
+    """Epsilon by dp-accounting's RdpAccountant at its default orders, or by closed forms where participants are known.
 
     epsilon = min over orders a of RDP(a) + log(1 - 1/a) - log(a delta) / (a - 1); Canonne, Kamath & Steinke 2020,
     arXiv 2004.00010, Proposition 12.
 
     Args:
       events: (event, count) pairs.
-      delta: below 1.
+      delta: below 1; inf for delta <= 0.
     """
     if delta <= 0.0:
         return float("inf")
+    if any(isinstance(event, RevealedSampledDpEvent) for event, _ in events):
+        return _closed_form(events, delta)
     accountant = rdp.RdpAccountant(neighboring_relation=accounting.RELATION)
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # an order whose series does not converge is left out: the bound only rises
@@ -93,6 +97,16 @@ def renyi_epsilon(events: Composition, delta: float) -> float:
             return float(accountant.get_epsilon(delta))
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _closed_form(events: Composition, delta: float) -> float:
+    """Of Gaussian events, sampled with known participants or not at all."""
+    total = np.zeros_like(_ORDERS)
+    for event, count in events:
+        if not isinstance(event, (dp_event.GaussianDpEvent, RevealedSampledDpEvent)):
+            raise UserError(f"Renyi accounting does not mix {type(event).__name__} with rounds of known participants")
+        total += count * revealed.renyi(*accounting.gaussian_of(event), _ORDERS)
+    return float(rdp.compute_epsilon(_ORDERS.tolist(), total.tolist(), delta)[0])
 
 
 def rdp_epsilon_of(events: Composition, delta: float) -> float:

@@ -74,9 +74,10 @@ ATTACKS = {
     "domias": "DOMIAS density ratio",
     "white-box": "white box: the generator itself",
 }
-EVENTS = {  # classes of dp-accounting
+EVENTS = {  # classes of events
     "GaussianDpEvent": "Gaussian noise",
     "PoissonSampledDpEvent": "Gaussian noise, Poisson-sampled clients",
+    "RevealedSampledDpEvent": "Gaussian noise, sampled clients, known who takes part",
     "TruncatedSubsampledGaussianDpEvent": "Gaussian noise, Poisson-sampled clients, cohort capped",
 }
 MODELS = {"real": "Real", "-": "–", "vae": "VAE", "wgan_gp": "WGAN-GP", "gan": "GAN", "paper": "the paper"}

@@ -107,8 +107,8 @@ def _parties(ledger: Mapping[str, Any]) -> list[Party]:
     if ledger.get("unit") == "record":
         server = Party(
             "the server",
-            "every single update with the noise its client put in, and who sent it",
-            "not trusted with a record, but its own ε is larger than the promise: it knows who took part",
+            "every single update with the noise its client put in, who sent it, and class shares before their noise",
+            "trusted with the class shares; the training's part of the promise above holds against the server, too",
         )
     return [
         Party("each client", "its own records, and the models it is sent", "raw records never leave it"),

@@ -10,48 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from exact_device import EXACT, FLEET, PLAIN, ROUND, TINY, WORLD, exact, plain_config, play, work_of
 
-from fedjax_health.devices import clock
-from fedjax_health.devices.profile import CLASSES, PHONE_LTE, DeviceClass, describe
+from fedjax_health.devices.profile import CLASSES, PHONE_LTE, describe
 from fedjax_health.devices.round import (
     HARDWARE,
     RETRY_SECONDS,
-    Work,
     make_devices,
 )
-from fedjax_health.federation_config import DevicesConfig
-
-# 0.25 s + 2000 B at 16 kbit/s + 1e6 flop at 1e6 flop/s + 1000 B at 8 kbit/s = 3.25 s
-EXACT = DeviceClass("exact", "exact", 1e6, 1e6, 8e3, 16e3, 0.25, 1e-9, 3e-6, 1e-6, 0.5, 0.25, 0.4, 0.0, 0.0)
-TINY = EXACT._replace(slug="tiny", memory_bytes=1e3)
-PLAIN = DevicesConfig((1.0,), "always", 1.0, 600.0, 0.0, 0.0, 1.0)
-FLEET = DevicesConfig((0.4, 0.3, 0.2, 0.1), "markov", 0.6, 600.0, 20.0, 300.0, 1.0)
-WORLD, ROUND = jax.random.key(1), jax.random.key(2)
-MORNING = clock.advance(clock.start(), jnp.float32(5e6))
-
-
-def _work(clients: int, flops=1e6, up=1000.0, down=2000.0, memory=1e5) -> Work:
-    return Work(jnp.full(clients, flops, jnp.float32), jnp.float32(up), jnp.float32(down), jnp.float32(memory))
-
-
-def _play(layer, clients, work=None, mask=None, key=ROUND, jit=True):
-    client = jnp.arange(clients, dtype=jnp.int32)
-    mask = jnp.ones(clients, bool) if mask is None else jnp.asarray(mask)
-    play = jax.jit(layer.play) if jit else layer.play
-    out = play(WORLD, client, mask, _work(clients) if work is None else work, MORNING, key)
-    return np.asarray(out.alive), float(out.seconds), {k: float(v) for k, v in out.metrics.items()}
-
-
-def _plain(**changes):
-    return dataclasses.replace(PLAIN, **changes)
-
-
-def _exact(cohort=1, timetable=False, classes=(EXACT,), **changes):
-    return make_devices(_plain(**changes), cohort, timetable, classes)
 
 
 def test_known_answer():
-    alive, seconds, m = _play(_exact(), 3, mask=[True, False, True])
+    alive, seconds, m = play(exact(), 3, mask=[True, False, True])
     np.testing.assert_array_equal(alive, [True, False, True])
     assert seconds == m["sim/round_seconds"] == 3.25
     # computing, bytes, 2 s of link, a tail of 0.4 s after the download and one at the end
@@ -62,8 +32,8 @@ def test_known_answer():
 
 
 def test_a_short_computation_cuts_the_radio_tail_short():
-    work = _work(1, flops=1e5)
-    energy = _play(_exact(), 1, work)[2]["sim/energy_joules"]
+    work = work_of(1, flops=1e5)
+    energy = play(exact(), 1, work)[2]["sim/energy_joules"]
     assert energy == pytest.approx(1e5 * 1e-9 + 1000 * 3e-6 + 2000 * 1e-6 + 2.0 * 0.5 + (0.1 + 0.4) * 0.25)
 
 
@@ -71,7 +41,7 @@ def test_seconds_is_the_equation():
     layer = make_devices(dataclasses.replace(FLEET, shares=(0.25,) * 4), 10)
     client = jnp.arange(300, dtype=jnp.int32)
     still = make_devices(FLEET, 10, False, tuple(c._replace(luck=0.0) for c in CLASSES))
-    work = _work(300)._replace(flops=jnp.linspace(0.0, 1e9, 300))
+    work = work_of(300)._replace(flops=jnp.linspace(0.0, 1e9, 300))
     device = jax.tree.map(np.float64, describe(jax.random.fold_in(WORLD, HARDWARE), client, FLEET.shares))
     expected = (
         device.latency_seconds
@@ -93,61 +63,61 @@ def test_luck_is_the_deviation_of_the_log_between_rounds():
     only_flops = PHONE_LTE._replace(spread=0.0, latency_seconds=0.0)
     layer = make_devices(PLAIN, 1, False, (only_flops,))
     client = jnp.arange(5000, dtype=jnp.int32)
-    seconds = np.asarray(layer.seconds(WORLD, client, _work(5000, 5e9, 0.0, 0.0), ROUND))
+    seconds = np.asarray(layer.seconds(WORLD, client, work_of(5000, 5e9, 0.0, 0.0), ROUND))
     assert scipy.stats.kstest(np.log(seconds), "norm", (0, PHONE_LTE.luck)).pvalue > 1e-3
     assert scipy.stats.kstest(np.log(seconds), "norm", (0, 1.15 * PHONE_LTE.luck)).pvalue < 1e-3
 
 
 def test_deadline_leaves_the_late_out_and_they_pay_until_it():
-    work = _work(2)._replace(flops=jnp.array([1e6, 9e6]))
-    alive, seconds, m = _play(_exact(deadline_seconds=5.25), 2, work)
+    work = work_of(2)._replace(flops=jnp.array([1e6, 9e6]))
+    alive, seconds, m = play(exact(deadline_seconds=5.25), 2, work)
     np.testing.assert_array_equal(alive, [True, False])
     assert (seconds, m["sim/late"]) == (5.25, 1)
     assert m["sim/flops"] == pytest.approx(1e6 + 4e6)  # the late one computed from 1.25 s to the deadline
     assert (m["sim/bytes_up"], m["sim/bytes_down"]) == (1000, 4000)
-    alive, seconds, m = _play(_exact(deadline_seconds=1.0), 2, work)  # in the middle of the download
+    alive, seconds, m = play(exact(deadline_seconds=1.0), 2, work)  # in the middle of the download
     assert not alive.any()
     assert m["sim/bytes_down"] == pytest.approx(2 * 1500)
     assert (m["sim/flops"], m["sim/bytes_up"], m["sim/late"]) == (0, 0, 2)
     assert m["sim/energy_joules"] == pytest.approx(2 * (1500 * 1e-6 + 0.75 * 0.5 + 0.4 * 0.25))
-    alive, seconds, _ = _play(_exact(deadline_seconds=100.0), 2, work)  # nobody to wait for
+    alive, seconds, _ = play(exact(deadline_seconds=100.0), 2, work)  # nobody to wait for
     assert alive.all()
     assert seconds == pytest.approx(11.25)
 
 
 def test_finishing_exactly_at_the_deadline_is_in_time():
-    alive, seconds, _ = _play(_exact(deadline_seconds=3.25), 2)
+    alive, seconds, _ = play(exact(deadline_seconds=3.25), 2)
     assert alive.all()
     assert seconds == 3.25
 
 
 def test_over_commitment_ends_with_the_kth_answer():
-    work = _work(4)._replace(flops=jnp.array([4e6, 1e6, 3e6, 2e6]))
-    alive, seconds, m = _play(_exact(2, over_commitment=2.0), 4, work)
+    work = work_of(4)._replace(flops=jnp.array([4e6, 1e6, 3e6, 2e6]))
+    alive, seconds, m = play(exact(2, over_commitment=2.0), 4, work)
     np.testing.assert_array_equal(alive, [False, True, False, True])
     assert (seconds, m["sim/late"]) == (4.25, 2)
     assert m["sim/flops"] == pytest.approx(1e6 + 2e6 + 3e6 + 3e6)  # the others had computed for 3 s
-    alive, seconds, m = _play(_exact(3, over_commitment=2.0, deadline_seconds=4.5), 4, work)  # the deadline comes first
+    alive, seconds, m = play(exact(3, over_commitment=2.0, deadline_seconds=4.5), 4, work)  # the deadline comes first
     assert (alive.sum(), seconds, m["sim/late"]) == (2, 4.5, 2)
-    alive, seconds, _ = _play(_exact(9, over_commitment=2.0), 4, work)  # too few asked: all of them
+    alive, seconds, _ = play(exact(9, over_commitment=2.0), 4, work)  # too few asked: all of them
     assert (alive.sum(), seconds) == (4, 6.25)
-    alive, seconds, _ = _play(_exact(2, over_commitment=1.0), 4, work)
+    alive, seconds, _ = play(exact(2, over_commitment=1.0), 4, work)
     assert (alive.sum(), seconds) == (4, 6.25)
 
 
 def test_memory_refuses():
-    layer = _exact(classes=(EXACT, TINY), shares=(0.5, 0.5))
-    alive, _, m = _play(layer, 400)
+    layer = exact(classes=(EXACT, TINY), shares=(0.5, 0.5))
+    alive, _, m = play(layer, 400)
     assert m["sim/out_of_memory"] == 400 - alive.sum() == 400 - m["sim/alive_exact"]
     assert m["sim/alive_tiny"] == 0
     assert scipy.stats.binomtest(int(alive.sum()), 400, 0.5).pvalue > 1e-4
     assert m["sim/bytes_down"] == 2000 * alive.sum()  # who refuses gets nothing sent
-    assert _play(layer, 400, _work(400, memory=1e3))[0].all()  # what just fits
+    assert play(layer, 400, work_of(400, memory=1e3))[0].all()  # what just fits
 
 
 def test_failures_are_exponential():
     rate = 600.0  # an hour: 3.25 s survive with exp(-0.5417)
-    alive, _, m = _play(_exact(failures_per_hour=rate), 20_000)
+    alive, _, m = play(exact(failures_per_hour=rate), 20_000)
     survive = math.exp(-rate / 3600 * 3.25)
     assert scipy.stats.binomtest(int(alive.sum()), 20_000, survive).pvalue > 1e-4
     assert scipy.stats.binomtest(int(alive.sum()), 20_000, survive * 1.04).pvalue < 1e-4  # it can tell
@@ -155,39 +125,39 @@ def test_failures_are_exponential():
     # mean time computing of all, by integrating the survival from 1.25 s to 2.25 s
     computing = (math.exp(-1.25 / 6) - math.exp(-2.25 / 6)) * 6
     assert m["sim/flops"] / 20_000 == pytest.approx(1e6 * computing, rel=0.02)
-    again = _play(_exact(failures_per_hour=rate), 20_000, key=jax.random.key(8))[0]
+    again = play(exact(failures_per_hour=rate), 20_000, key=jax.random.key(8))[0]
     assert abs(np.corrcoef(alive, again)[0, 1]) < 0.03
 
 
 def test_the_server_waits_for_the_silent_until_the_deadline_and_else_notices():
-    alive, seconds, m = _play(_exact(failures_per_hour=600.0, deadline_seconds=50.0), 40)
+    alive, seconds, m = play(exact(failures_per_hour=600.0, deadline_seconds=50.0), 40)
     assert 0 < alive.sum() < 40
     assert (seconds, m["sim/failed"], m["sim/late"]) == (50.0, 40 - alive.sum(), 0)
-    assert _play(_exact(failures_per_hour=600.0), 40)[1] == pytest.approx(3.25)
-    alive, seconds, m = _play(_exact(failures_per_hour=1e6), 40)  # all break off at once
+    assert play(exact(failures_per_hour=600.0), 40)[1] == pytest.approx(3.25)
+    alive, seconds, m = play(exact(failures_per_hour=1e6), 40)  # all break off at once
     assert not alive.any()
     assert 0 < seconds < 0.25
     assert (m["sim/failed"], m["sim/flops"], m["sim/bytes_down"]) == (40, 0, 0)
 
 
 def test_nobody_at_work_asks_again_later():
-    for mask, layer in (([False] * 3, _exact()), ([True] * 3, _exact(classes=(TINY,)))):
-        alive, seconds, m = _play(layer, 3, mask=mask)
+    for mask, layer in (([False] * 3, exact()), ([True] * 3, exact(classes=(TINY,)))):
+        alive, seconds, m = play(layer, 3, mask=mask)
         assert not alive.any()
         assert seconds == RETRY_SECONDS
         assert m["sim/energy_joules"] == m["sim/bytes_up"] == m["sim/flops"] == 0
-    assert _play(_exact(deadline_seconds=5.0), 3, mask=[False] * 3)[1] == 5.0
+    assert play(exact(deadline_seconds=5.0), 3, mask=[False] * 3)[1] == 5.0
 
 
 def test_timetable_starts_rounds_at_the_deadline():
-    _, seconds, m = _play(_exact(timetable=True, deadline_seconds=40.0), 2)
+    _, seconds, m = play(exact(timetable=True, deadline_seconds=40.0), 2)
     assert (seconds, m["sim/round_seconds"]) == (40.0, 3.25)
-    _, seconds, m = _play(_exact(timetable=True, deadline_seconds=90.0), 2, mask=[False, False])
+    _, seconds, m = play(exact(timetable=True, deadline_seconds=90.0), 2, mask=[False, False])
     assert (seconds, m["sim/round_seconds"]) == (90.0, RETRY_SECONDS)
 
 
 def test_data_independence():
-    flag = lambda timetable=False, **c: make_devices(_plain(**c), 3, timetable).data_independent  # noqa: E731
+    flag = lambda timetable=False, **c: make_devices(plain_config(**c), 3, timetable).data_independent  # noqa: E731
     assert flag()
     assert flag(deadline_seconds=9.0, failures_per_hour=1.0)
     assert not flag(over_commitment=1.3)

@@ -9,45 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from exact_device import FLEET, MORNING, ROUND, WORLD, exact, plain_config, play, work_of
 
 from fedjax_health.devices import clock
-from fedjax_health.devices.profile import CLASSES, DeviceClass
+from fedjax_health.devices.profile import CLASSES
 from fedjax_health.devices.round import (
     METRICS,
-    Work,
     make_devices,
     make_ideal,
 )
-from fedjax_health.federation_config import DevicesConfig
 from fedjax_health.types import UserError
-
-# 0.25 s + 2000 B at 16 kbit/s + 1e6 flop at 1e6 flop/s + 1000 B at 8 kbit/s = 3.25 s
-EXACT = DeviceClass("exact", "exact", 1e6, 1e6, 8e3, 16e3, 0.25, 1e-9, 3e-6, 1e-6, 0.5, 0.25, 0.4, 0.0, 0.0)
-TINY = EXACT._replace(slug="tiny", memory_bytes=1e3)
-PLAIN = DevicesConfig((1.0,), "always", 1.0, 600.0, 0.0, 0.0, 1.0)
-FLEET = DevicesConfig((0.4, 0.3, 0.2, 0.1), "markov", 0.6, 600.0, 20.0, 300.0, 1.0)
-WORLD, ROUND = jax.random.key(1), jax.random.key(2)
-MORNING = clock.advance(clock.start(), jnp.float32(5e6))
-
-
-def _work(clients: int, flops=1e6, up=1000.0, down=2000.0, memory=1e5) -> Work:
-    return Work(jnp.full(clients, flops, jnp.float32), jnp.float32(up), jnp.float32(down), jnp.float32(memory))
-
-
-def _play(layer, clients, work=None, mask=None, key=ROUND, jit=True):
-    client = jnp.arange(clients, dtype=jnp.int32)
-    mask = jnp.ones(clients, bool) if mask is None else jnp.asarray(mask)
-    play = jax.jit(layer.play) if jit else layer.play
-    out = play(WORLD, client, mask, _work(clients) if work is None else work, MORNING, key)
-    return np.asarray(out.alive), float(out.seconds), {k: float(v) for k, v in out.metrics.items()}
-
-
-def _plain(**changes):
-    return dataclasses.replace(PLAIN, **changes)
-
-
-def _exact(cohort=1, timetable=False, classes=(EXACT,), **changes):
-    return make_devices(_plain(**changes), cohort, timetable, classes)
 
 
 @pytest.mark.parametrize("availability", ["always", "markov", "diurnal"])
@@ -56,10 +27,10 @@ def test_a_client_does_not_depend_on_the_others_where_it_is_promised(availabilit
     for over, promised in ((1.0, True), (1.5, False)):
         layer = make_devices(dataclasses.replace(config, over_commitment=over), 20, True)
         assert layer.data_independent == promised
-        alive, seconds, _ = _play(layer, 100, _work(100, 5e7, 1e5, 1e5))
+        alive, seconds, _ = play(layer, 100, work_of(100, 5e7, 1e5, 1e5))
         changed = False
         for gone in np.flatnonzero(alive)[:8]:
-            rest, after, _ = _play(layer, 100, _work(100, 5e7, 1e5, 1e5), np.arange(100) != gone)
+            rest, after, _ = play(layer, 100, work_of(100, 5e7, 1e5, 1e5), np.arange(100) != gone)
             changed |= bool((np.delete(rest, gone) != np.delete(alive, gone)).any())
             assert after == seconds  # so that the next round's hour is the same
         assert changed != promised
@@ -70,8 +41,8 @@ def test_everybody_is_counted_once_and_offline_is_availability():
     mask = np.arange(2000) % 5 > 0
     for over in (1.0, 1.3):
         layer = make_devices(dataclasses.replace(config, over_commitment=over), 300)
-        work = _work(2000, 5e10, 1e5, 1e5, 1e8)
-        alive, _, m = _play(layer, 2000, work, mask)
+        work = work_of(2000, 5e10, 1e5, 1e5, 1e8)
+        alive, _, m = play(layer, 2000, work, mask)
         on = np.asarray(layer.available(WORLD, jnp.arange(2000, dtype=jnp.int32), MORNING))
         parts = [m[f"sim/{name}"] for name in ("offline", "out_of_memory", "failed", "late")]
         assert all(p > 0 for p in parts)
@@ -85,7 +56,7 @@ def test_everybody_is_counted_once_and_offline_is_availability():
 def test_jit_slots_and_worlds_do_not_matter():
     layer = make_devices(dataclasses.replace(FLEET, availability="diurnal", over_commitment=1.2), 30)
     client = jnp.array(np.random.default_rng(0).integers(0, 10**9, 64), jnp.int32)
-    mask, work = jnp.arange(64) % 7 > 0, _work(64)._replace(flops=jnp.linspace(1e6, 1e8, 64))
+    mask, work = jnp.arange(64) % 7 > 0, work_of(64)._replace(flops=jnp.linspace(1e6, 1e8, 64))
     plain = layer.play(WORLD, client, mask, work, MORNING, ROUND)
     fast = jax.jit(layer.play)(WORLD, client, mask, work, MORNING, ROUND)
     back = jax.jit(layer.play)(WORLD, client[::-1], mask[::-1], work._replace(flops=work.flops[::-1]), MORNING, ROUND)
@@ -107,22 +78,22 @@ def test_jit_slots_and_worlds_do_not_matter():
 
 
 def test_nothing_overflows():
-    heavy = _work(10_000, 1e15, 1e9, 1e9, 1e5)
+    heavy = work_of(10_000, 1e15, 1e9, 1e9, 1e5)
     for over in (1.0, 1.5):
-        layer = make_devices(_plain(shares=(0.25,) * 4, over_commitment=over), 5000)
-        _, seconds, m = _play(layer, 10_000, heavy)
+        layer = make_devices(plain_config(shares=(0.25,) * 4, over_commitment=over), 5000)
+        _, seconds, m = play(layer, 10_000, heavy)
         assert all(math.isfinite(v) for v in (seconds, *m.values()))
-    assert _play(_exact(), 10_000, _work(10_000, 0.0, 1e9, 1e9))[2]["sim/bytes_up"] == np.float32(1e13)
-    _, seconds, m = _play(_exact(), 5, _work(5, 0.0, 0.0, 0.0))  # no work at all: only the latency
+    assert play(exact(), 10_000, work_of(10_000, 0.0, 1e9, 1e9))[2]["sim/bytes_up"] == np.float32(1e13)
+    _, seconds, m = play(exact(), 5, work_of(5, 0.0, 0.0, 0.0))  # no work at all: only the latency
     assert seconds == 0.25
     assert m["sim/bytes_up"] == m["sim/flops"] == 0
 
 
 def test_more_work_costs_more():
-    layer = make_devices(_plain(shares=(0.25,) * 4), 5)
-    _, base_seconds, base = _play(layer, 50)
+    layer = make_devices(plain_config(shares=(0.25,) * 4), 5)
+    _, base_seconds, base = play(layer, 50)
     for more in ({"flops": 1e9}, {"up": 1e6}, {"down": 1e6}):
-        _, seconds, m = _play(layer, 50, _work(50, **more))
+        _, seconds, m = play(layer, 50, work_of(50, **more))
         assert seconds > base_seconds
         assert m["sim/energy_joules"] > base["sim/energy_joules"]
 
@@ -130,25 +101,25 @@ def test_more_work_costs_more():
 def test_ideal_devices_are_not_in_the_program():
     ideal = make_ideal()
     client, mask = jnp.arange(4, dtype=jnp.int32), jnp.array([True, False, True, True])
-    out = ideal.play(WORLD, client, mask, _work(4), MORNING, ROUND)
+    out = ideal.play(WORLD, client, mask, work_of(4), MORNING, ROUND)
     assert out.alive is mask
     assert (float(out.seconds), out.metrics, ideal.data_independent) == (0.0, {}, True)
-    jaxpr = jax.make_jaxpr(ideal.play)(WORLD, client, mask, _work(4), MORNING, ROUND)
+    jaxpr = jax.make_jaxpr(ideal.play)(WORLD, client, mask, work_of(4), MORNING, ROUND)
     assert not jaxpr.eqns
-    np.testing.assert_array_equal(ideal.seconds(WORLD, client, _work(4), ROUND), 0.0)
+    np.testing.assert_array_equal(ideal.seconds(WORLD, client, work_of(4), ROUND), 0.0)
 
 
 def test_bad_input():
     with pytest.raises(UserError, match="deadline_seconds=0"):
-        _exact(timetable=True)
+        exact(timetable=True)
     with pytest.raises(UserError, match="did you mean 'markov'"):
-        make_devices(_plain(availability="markow"), 3)
+        make_devices(plain_config(availability="markow"), 3)
 
 
 def test_rounds_scan_inside_shard_map():
     """Replicated beside sharded clients, with the clock as carry: the way a compiled chunk of rounds uses it."""
     layer = make_devices(dataclasses.replace(FLEET, over_commitment=1.1), 10)
-    client, work = jnp.arange(16, dtype=jnp.int32), _work(16)
+    client, work = jnp.arange(16, dtype=jnp.int32), work_of(16)
 
     def rounds(world: jax.Array, client: jax.Array) -> tuple[clock.Clock, jax.Array]:
         def one(now: clock.Clock, r: jax.Array):

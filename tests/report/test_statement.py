@@ -94,4 +94,4 @@ def test_a_run_without_a_mechanism_promises_nobody_anything(tmp_path):
 def test_a_server_that_sees_noisy_updates_only_is_not_said_to_be_trusted_with_records(tmp_path):
     _, made = checks(tmp_path, {}, {"mechanism": "record_gaussian", "unit": "record"})
     who, server = made.parties[0].who, made.parties[1]
-    assert who == "each client" and "with the noise" in server.sees and "larger than the promise" in server.limit
+    assert who == "each client" and "with the noise" in server.sees and "holds against the server" in server.limit

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
+from parties import DEGREE, DOWN, THRESHOLD, UP, UPDATES, VICTIM, make_parties
 
 from fedjax_health.secure import protocol_crypto as crypto
 from fedjax_health.secure import protocol_messages as messages
 from fedjax_health.secure.protocol import losing, run_round
-from fedjax_health.secure.protocol_client import Setup, make_identity
 from fedjax_health.secure.protocol_errors import (
     BadSignature,
     InconsistentLists,
@@ -19,17 +18,6 @@ from fedjax_health.secure.protocol_errors import (
     TooFewSurvivors,
     WrongKey,
 )
-
-CLIENTS, DEGREE, THRESHOLD, D = 12, 6, 4, 20
-VICTIM = 3
-UPDATES = {c: np.full(D, c, np.uint32) for c in range(CLIENTS)}
-UP, DOWN = True, False
-
-
-def make_parties(round_id=5):
-    identities = {c: make_identity(c) for c in range(CLIENTS)}
-    registry = {c: identity.verifying_key() for c, identity in identities.items()}
-    return Setup(round_id, DEGREE, THRESHOLD, D, registry), identities
 
 
 def attack(stage, up, change, lost=None):
