@@ -197,7 +197,17 @@ def make_parts(
     def devices(wanted: int) -> DeviceLayer:
         return make_devices(FLEET, wanted) if fleet else make_ideal()
 
-    return build_federation(model, population, dim, 2, config, mesh or sharding.make_mesh(), devices, 1.0, private)
+    return build_federation(
+        model,
+        population,
+        dim,
+        2,
+        config,
+        mesh or sharding.make_mesh(),
+        devices,
+        1.0,
+        "central_gaussian" if private else "none",
+    )
 
 
 def make_numbers(config: TrainConfig, federations: int = 1) -> Hyper:

@@ -106,8 +106,7 @@ def build_parts(
             mesh,
             devices,
             config.devices.over_commitment if published else 1.0,
-            mechanism == "central_gaussian",
-            mechanism == "record_gaussian",
+            mechanism,
         )
         if published and config.privacy.canaries:
             # against an observer who knows all other clients, as the guarantee has it

@@ -52,8 +52,7 @@ def build_federation(
     mesh: Mesh,
     devices: Callable[[int], DeviceLayer],
     over_commitment: float,
-    private: bool,
-    records: bool = False,
+    mechanism: str,
 ) -> Parts:
     """A federation of a population.
 
@@ -65,14 +64,15 @@ def build_federation(
       mesh: the machine's devices.
       devices: cohort -> the clients' simulated devices.
       over_commitment: factor on the clients asked.
-      private: add noise to the sum, and divide by the public expected cohort; else divide by what came in.
-      records: clip and noise every record's gradient on the client instead; excludes `private`.
+      mechanism: "central_gaussian" adds noise to the sum, and divides by the public expected cohort; "record_gaussian" clips
+        and noises every record's gradient on the client instead; "none" divides by what came in.
 
     Raises:
       UserError: a batch larger than any client, a cohort larger than the population, more to remember than fits, or
         privacy with parts that no accountant covers.
     """
     _check_sizes(train, population)
+    private, records = mechanism == "central_gaussian", mechanism == "record_gaussian"
     direction = make_direction(model, train.batch_size) if records else model.field
     algorithm = make_record_sgd(direction, _rule(train)) if records else _algorithm(model, train, population.size)
     params = abstract_params(model.init)

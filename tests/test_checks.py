@@ -10,7 +10,7 @@ import pathlib
 import pytest
 import test_config
 
-from fedjax_health import checks
+from fedjax_health import checks, checks_training
 from fedjax_health.config import from_config_dict
 from fedjax_health.types import UserError
 
@@ -191,11 +191,12 @@ def test_a_value_out_of_range_names_its_key(path, value):
         assert "did you mean" in str(error.value) or value == "inner"
 
 
-def test_no_rule_stands_here_that_no_test_breaks():
+@pytest.mark.parametrize("module", [checks, checks_training], ids=lambda module: module.__name__)
+def test_no_rule_stands_here_that_no_test_breaks(module):
     """Runs every broken config above and the one-number rules of test_config, and asks which rules ever said no."""
-    source = inspect.getsource(checks).splitlines()
+    source = inspect.getsource(module).splitlines()
     calls = {
-        i + 1 for i, line in enumerate(source) if line.strip().startswith(("_require(", "_check_choice(", "_positive("))
+        i + 1 for i, line in enumerate(source) if line.strip().startswith(("require(", "check_choice(", "positive("))
     }
     said_no: set[int] = set()
     for changes in (
@@ -206,7 +207,7 @@ def test_no_rule_stands_here_that_no_test_breaks():
         trace = error.tb
         lines = set()
         while trace is not None:
-            if trace.tb_frame.f_code.co_filename == checks.__file__:
+            if trace.tb_frame.f_code.co_filename == module.__file__:
                 lines.add(trace.tb_lineno)
             trace = trace.tb_next
         said_no |= lines

@@ -161,7 +161,7 @@ def make_parts(
     whole = population or domain(**of_domain).population
     over = fleet.over_commitment if fleet else 1.0
     dim, mesh = encoder().layout.dim, sharding.make_mesh(devices)
-    return build_federation(model, whole, dim, 2, config, mesh, layer, over, private)
+    return build_federation(model, whole, dim, 2, config, mesh, layer, over, "central_gaussian" if private else "none")
 
 
 def make_data(parts: Parts, seeds: int = 1, include: np.ndarray | None = None, **of_domain: Any) -> Data:

@@ -70,7 +70,7 @@ def build(settings, counts, dim=DIM, devices=2):
     """Parts, and their compiled round."""
     population, mesh = stored_population(len(counts), max(counts), min(counts)), sharding.make_mesh(devices)
     model = least_squares(dim)
-    parts = build_federation(model, population, dim, 3, settings, mesh, lambda cohort: make_ideal(), 1.0, False)
+    parts = build_federation(model, population, dim, 3, settings, mesh, lambda cohort: make_ideal(), 1.0, "none")
     return parts, jax.jit(parts.scheme.make_round(parts))
 
 

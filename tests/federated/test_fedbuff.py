@@ -60,7 +60,7 @@ def build(settings, seconds, devices=1, available=None):
     layer = make_ideal()._replace(seconds=seconds)
     layer = layer if available is None else layer._replace(available=available)
     mesh, population = sharding.make_mesh(devices), stored_population(len(COUNTS), max(COUNTS), min(COUNTS))
-    return build_federation(least_squares(), population, DIM, 3, settings, mesh, lambda cohort: layer, 1.0, False)
+    return build_federation(least_squares(), population, DIM, 3, settings, mesh, lambda cohort: layer, 1.0, "none")
 
 
 def states(parts, rounds):

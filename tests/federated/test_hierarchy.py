@@ -51,7 +51,7 @@ def store():
 def build(settings, devices=2):
     """Parts, and their compiled round."""
     mesh, population = sharding.make_mesh(devices), stored_population(len(COUNTS), max(COUNTS), min(COUNTS))
-    parts = build_federation(least_squares(), population, DIM, 3, settings, mesh, lambda c: make_ideal(), 1.0, False)
+    parts = build_federation(least_squares(), population, DIM, 3, settings, mesh, lambda c: make_ideal(), 1.0, "none")
     return parts, jax.jit(parts.scheme.make_round(parts))
 
 

@@ -92,7 +92,15 @@ def build(model, config=CONFIG):
     domain = toy.domain()
     dim = toy.encoder().layout.dim
     return build_federation(
-        model, domain.population, dim, 2, config, sharding.make_mesh(2), lambda cohort: make_ideal(), 1.0, False, True
+        model,
+        domain.population,
+        dim,
+        2,
+        config,
+        sharding.make_mesh(2),
+        lambda cohort: make_ideal(),
+        1.0,
+        "record_gaussian",
     )
 
 
