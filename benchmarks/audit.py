@@ -4,8 +4,7 @@
 and 1 (by the noise, over 50 Poisson rounds): what is accounted, the estimate, and the runs' 95 % lower bounds; for one round
 of all clients with 400 canaries the estimate over the analytic epsilon; and what 200 canaries cost in time.
 
-The observer sees every published update and knows the real clients' messages. Observers of the last model or of the synthetic
-table alone are not measured here.
+The observer sees every published update and knows the real clients' messages; `benchmarks.observers` measures weaker ones.
 """
 
 from __future__ import annotations
@@ -34,20 +33,21 @@ CLIENTS, COHORT, ROUNDS, CANARIES, MANY = 2000, 100, 50, 200, 400
 EPSILONS, DELTA = (8.0, 3.0, 1.0), 1e-5
 
 
-def federation(sampler: str, rounds: int, canaries: int) -> tuple[Parts, TrainConfig]:
+def federation(sampler: str, rounds: int, canaries: int, knows_clients: bool = True) -> tuple[Parts, TrainConfig]:
     """A federation of simulated clients, private, with as many canaries (0 = none).
 
     Args:
       sampler: "poisson" or "full".
       rounds: of a run.
       canaries: k.
+      knows_clients: whether the observer knows the real clients' messages.
     """
     simulator = cheap_simulator()
     population = procedural_population(simulator, make_encoder(simulator.schema), CLIENTS)
     steps = {"local": "steps", "local_steps": 1, "batch_size": ROWS, "l2_clip_norm": engine.CLIP}
     config = engine.make_config(COHORT, rounds, sampler=sampler, **steps)
     parts = engine.make_parts(engine.make_model(layers=LAYERS), population, LAYERS[0], config, private=True)
-    return (with_canaries(parts, canaries, root_key(5), knows_clients=True) if canaries else parts), config
+    return (with_canaries(parts, canaries, root_key(5), knows_clients=knows_clients) if canaries else parts), config
 
 
 def scores(parts: Parts, config: TrainConfig, noise: float, seeds: Sequence[int]) -> Any:
