@@ -67,6 +67,12 @@ class Local(NamedTuple):
     extra: Any
 
 
+def nothing_public(control: Any, hyper: Hyper) -> Metrics:
+    """For an algorithm whose control state tells nothing beside the model."""
+    del control, hyper
+    return {}
+
+
 class Algorithm(NamedTuple):
     """One federated algorithm, both sides.
 
@@ -79,6 +85,7 @@ class Algorithm(NamedTuple):
         its leaves are what is clipped, compressed and counted.
       server: (mean message, control, hyper) -> (descent direction over params.client, control).
       additive: whether the direction is the mean message itself, so that noise on the sum is noise on the direction.
+      public: (control that a round starts from, hyper) -> the round's metrics "public/...", of what the server publishes.
     """
 
     control: Callable[[Params], Any]
@@ -88,6 +95,7 @@ class Algorithm(NamedTuple):
     final: Callable[[Start, Local, Array, Hyper], tuple[Any, Any]]
     server: Callable[[Any, Any, Hyper], tuple[Update, Any]]
     additive: bool
+    public: Callable[[Any, Hyper], Metrics] = nothing_public
 
 
 def nothing(params: Params) -> tuple[()]:
