@@ -1,4 +1,4 @@
-"""The shares of the label classes, by a differentially private histogram over clients."""
+"""The shares of the label classes, by a differentially private histogram over clients, with central or local noise."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ SENSITIVITY = 1.0  # a client's vector of label shares has Euclidean norm at mos
 
 
 def noisy_class_shares(
-    table: Table, include: np.ndarray, num_classes: int, noise_multiplier: float, generator: np.random.Generator
+    table: Table,
+    include: np.ndarray,
+    num_classes: int,
+    noise_multiplier: float,
+    generator: np.random.Generator,
+    local: bool = False,
 ) -> np.ndarray:
     """Class shares, every client with the same weight: normalise(max(sum_k share_k + N(0, z^2 I), floor)).
+
+    With local noise each of n clients sends share_k + N(0, z^2 I), whose sum is drawn at once: N(0, n z^2 I).
 
     Args:
       table: client-major records of the clients that hold any.
@@ -21,6 +28,7 @@ def noisy_class_shares(
       num_classes: L.
       noise_multiplier: z, in units of the sensitivity 1; 0 = exact (no guarantee).
       generator: source of the noise.
+      local: whether each included client adds the noise itself, also one without records, instead of the server once.
 
     Returns:
       f32[L] that sums to 1, no class below 0.1 % (a class that noise hides can then still be sampled).
@@ -30,13 +38,16 @@ def noisy_class_shares(
     np.add.at(counts, (table.client, table.label), 1.0)
     counts *= include[:, None]
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1.0)
-    total = share.sum(0) + noise_multiplier * SENSITIVITY * generator.standard_normal(num_classes)
+    deviation = noise_multiplier * SENSITIVITY * (np.sqrt(include.sum()) if local else 1.0)
+    total = share.sum(0) + deviation * generator.standard_normal(num_classes)
     total = np.maximum(total, 0.001 * max(float(total.sum()), 1.0))
     return (total / total.sum()).astype(np.float32)
 
 
 def event(noise_multiplier: float) -> dp_accounting.DpEvent:
-    """The histogram's event.
+    """The histogram's event: of the sum with central noise, or of one client's own message with local noise.
+
+    Each client sends its shares once, so nothing is sampled; a client whose data is emptied sends noise around 0.
 
     Args:
       noise_multiplier: z > 0.

@@ -43,8 +43,8 @@ def render_report(workdir: str) -> str:
         raise UserError(f"{workdir!r} has no manifest.json, so it is not a run's directory; give --workdir of a run")
     ledger = read.read_json(workdir, "privacy_ledger.json") or {}
     promise = _promise(ledger)
-    # what is attacked is the membership of clients, which a promise to records does not bound
-    ceiling = promise if ledger.get("unit", "client") == "client" else None
+    # what is attacked is the membership of clients, which a promise to records, or to a client's data alone, does not bound
+    ceiling = promise if ledger.get("relation", "add_or_remove_one") == "add_or_remove_one" else None
     tidy = {name: [labels.within_range(r) for r in read.read_tidy(workdir, name)] for name in TABLES}
     lines = {name: read.read_csv(workdir, name, *columns) for name, columns in CURVES.items()}
     schemas = (read.read_json(workdir, os.path.join("synthetic", "schema.json")) or {}).get("schemas", {})
@@ -60,6 +60,7 @@ def render_report(workdir: str) -> str:
         config=json.dumps(read.read_json(workdir, "config.json") or {}, indent=2, sort_keys=True),
         ledger=ledger,
         formal=promise is not None,
+        ceiling=ceiling is not None,
         factor=None if promise is None else math.exp(min(promise[0], 700.0)),
         summary=summary,
         statement=make_statement(workdir, ledger, schemas, files, summary),

@@ -231,3 +231,10 @@ def test_a_promise_to_records_is_no_ceiling_for_attacks_on_clients(fake, light):
     text = text_of(fake.render(light))
     assert "unit: one record; relation: zero out one" in text
     assert "promise alone would allow" not in text and "with all of its records," not in text
+
+
+def test_a_promise_that_does_not_hide_who_takes_part_is_no_ceiling_either(fake, light):
+    fake.edit_json(f"{light}/privacy_ledger.json", mechanism="local_gaussian", relation="zero_out_one")
+    text = text_of(fake.render(light))
+    assert "unit: one client; relation: zero out one" in text and "what the records of one client say" in text
+    assert "promise alone would allow" not in text and "took part: the odds" not in text
