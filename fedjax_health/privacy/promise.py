@@ -1,0 +1,54 @@
+"""What a mechanism promises in words: how the two worlds differ, and what the guarantee says nothing about."""
+
+from __future__ import annotations
+
+NOT_COVERED = (
+    "tables/, figures/, report.html, metrics.jsonl, checkpoints/ and tensorboard/: made from real records to audit the "
+    "run; they are for the people who hold those records and are not part of what the guarantee covers.",
+    "Seeds after the first: repeats of the run that give the intervals; only the first one is published.",
+    "Hyper-parameters: the shipped ones were chosen on simulated data, which holds no real person; tuning on your data is "
+    "not accounted for.",
+    "The noise: it is made again from the run's seed, so that a run can be repeated, through keys of 31 bits. Whoever knows "
+    "the seed (config.json and manifest.json name it) or tries all keys can subtract it; against others the guarantee holds.",
+    "The number of clients, and the schema's public ranges, units and code books: taken as public.",
+)
+
+RECORDS_ONLY = (
+    "Whole clients: someone with n records is hidden n times worse than one record (a group of n). Whether a client takes "
+    "part, and how many records it holds, is not hidden.",
+)
+
+LOCAL_ONLY = (
+    "That a client takes part, in which rounds and how often: the server sees who sends a message, and when. What is hidden "
+    "is what its records say; the figures are over the draw of the cohorts, and a client that is drawn more often than "
+    "expected is protected less.",
+)
+
+IN_TURNS = (
+    "Which rounds are a client's turn: its number says so, and numbers are public. Whether it took part in them is hidden.",
+)
+
+# noise on the client: the promise holds against a server that sees who takes part, so that sampling hides nothing
+REVEALED = ("record_gaussian", "local_gaussian")
+
+
+def relation_of(mechanism: str) -> str:
+    """How two worlds differ: a client is not there, or it is there and its data (or one record of it) is emptied.
+
+    Emptied, a client's own message moves by at most the bound, and it is sent all the same. A group of n clients is n such
+    steps, so the groups' figures hold; they are loose for local noise, where the clients' messages are apart.
+
+    Args:
+      mechanism: of the config.
+    """
+    return "zero_out_one" if mechanism in REVEALED else "add_or_remove_one"
+
+
+def not_covered(mechanism: str) -> list[str]:
+    """What the guarantee of a mechanism says nothing about, in sentences.
+
+    Args:
+      mechanism: of the config.
+    """
+    own = {"record_gaussian": RECORDS_ONLY, "local_gaussian": LOCAL_ONLY, "correlated_gaussian": IN_TURNS}
+    return [*NOT_COVERED, *own.get(mechanism, ())]
