@@ -46,11 +46,13 @@ class Outcome(NamedTuple):
       alive: bool[C], the clients whose updates count.
       seconds: f32[], simulated time until the next round starts.
       metrics: METRICS, f32[] each; counts are clients, everything else is summed over clients.
+      joined: bool[C], the clients that began to work: they were on, and have the memory.
     """
 
     alive: Array
     seconds: Array
     metrics: Metrics
+    joined: Array
 
 
 class DeviceLayer(NamedTuple):
@@ -62,12 +64,14 @@ class DeviceLayer(NamedTuple):
       play: (world key, client i32[C], mask bool[C], Work, clock, key of the round) -> Outcome.
       data_independent: whether no client's presence or data changes who else takes part, now or in later rounds; what an
         accountant takes for granted.
+      loses_nobody: whether every client that begins to work also answers.
     """
 
     available: Available
     seconds: Callable[[Array, Array, Work, Array], Array]
     play: Callable[[Array, Array, Array, Work, Clock, Array], Outcome]
     data_independent: bool
+    loses_nobody: bool
 
 
 class _Times(NamedTuple):
@@ -110,9 +114,9 @@ def make_ideal() -> DeviceLayer:
 
     def play(world_key: Array, client: Array, mask: Array, work: Work, clock: Clock, key: Array) -> Outcome:
         del world_key, client, work, clock, key
-        return Outcome(mask, jnp.float32(0.0), {})
+        return Outcome(mask, jnp.float32(0.0), {}, mask)
 
-    return DeviceLayer(make_always(), seconds, play, True)
+    return DeviceLayer(make_always(), seconds, play, True, True)
 
 
 def make_devices(
@@ -214,7 +218,8 @@ def make_devices(
             "sim/late": count(working & ~alive & ~failed),
         }
         metrics |= {f"sim/alive_{c.slug}": count(alive & (device.kind == i)) for i, c in enumerate(classes)}
-        return Outcome(alive, jnp.float32(deadline) if timetable else length, metrics)
+        return Outcome(alive, jnp.float32(deadline) if timetable else length, metrics, working)
 
     exact_hours = config.availability == "always" or timetable
-    return DeviceLayer(available, seconds, play, not races and exact_hours)
+    loses_nobody = not races and deadline == 0.0 and config.failures_per_hour == 0.0
+    return DeviceLayer(available, seconds, play, not races and exact_hours, loses_nobody)

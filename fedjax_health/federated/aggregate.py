@@ -32,6 +32,34 @@ class Members(NamedTuple):
     source: Array
 
 
+class Attendance(NamedTuple):
+    """Who came to a round, over its slots.
+
+    Attributes:
+      client: i32[C], ids.
+      joined: bool[C], began to work: of these secure aggregation is made.
+      alive: bool[C], of these the update arrived.
+    """
+
+    client: Array
+    joined: Array
+    alive: Array
+
+
+class Unmasked(NamedTuple):
+    """What secure aggregation makes of an accumulator.
+
+    Attributes:
+      acc: that `total` reads; a sum of zero if not ok.
+      ok: bool[]; False: too few came, and the round is void.
+      metrics: scalars.
+    """
+
+    acc: Any
+    ok: Array
+    metrics: Metrics
+
+
 class Aggregator(NamedTuple):
     """A monoid.
 
@@ -41,6 +69,7 @@ class Aggregator(NamedTuple):
       merge: (accumulator, totals, mesh axis name) -> both of all devices. Totals are sums of metrics, which travel along.
       total: (accumulator, key) -> (sum of updates, what to divide it by f32[]); noise goes between the two.
       bounded: whether one client changes the sum by at most its own (weighted) update, as noise on the sum needs.
+      unmask: with secure aggregation (merged accumulator, Attendance, key) -> Unmasked, once before `total`.
     """
 
     init: Callable[[Update, int], Any]
@@ -48,6 +77,7 @@ class Aggregator(NamedTuple):
     merge: Callable[[Any, Metrics, str], tuple[Any, Metrics]]
     total: Callable[[Any, Array], tuple[Update, Array]]
     bounded: bool
+    unmask: Callable[[Any, Attendance, Array], Unmasked] | None = None
 
 
 class Sum(NamedTuple):

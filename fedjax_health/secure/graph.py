@@ -6,6 +6,7 @@ eprint 2020/704: k = O(log n) neighbours are enough, where Bonawitz et al. 2017 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -48,16 +49,41 @@ def check_degree(degree: int, threshold: int, n: int) -> None:
         raise UserError(f"a threshold of {threshold} shares among {degree} neighbours: give 1 to {degree}")
 
 
+def default_degree(clients: float) -> int:
+    """k = 2 ceil(log2 n), at most about n / 2, even and at least 2: O(log n), as Bell et al. 2020 have it.
+
+    With `least_threshold`, where a tenth of the clients is lost after masking, a round of 24 aborts with chance .04 at most,
+    one of 100 with .02 and one of 1,000 with .008 (`abort_probability`); where more are lost give a larger degree.
+
+    Args:
+      clients: n, expected in a round.
+    """
+    few = 2 * math.ceil(math.log2(max(clients, 2.0)))
+    return max(2, min(few, 2 * int(clients / 4)))
+
+
+def least_threshold(degree: int) -> int:
+    """t = k / 2 + 1, the least that withstands a server which lies: then most clients may be lost.
+
+    Fewer than 2t - k = 2 clients of a neighbourhood may collude with the server (see `protocol`).
+
+    Args:
+      degree: k, even.
+    """
+    return degree // 2 + 1
+
+
 def make_ring(member: Array, key: Array) -> Ring:
-    """A uniformly random cyclic order of the members.
+    """A uniformly random cyclic order of the members (but for ties of 32-bit words).
 
     Args:
       member: bool[n].
       key: typed key of the round.
     """
     n = member.shape[0]
-    shuffled = jax.random.permutation(key, n).astype(jnp.int32)
-    slot = shuffled[jnp.argsort(~member[shuffled], stable=True)]
+    # a word a slot, whose first ones are the same for any n: empty slots behind the members do not change the order
+    words = jax.random.bits(key, (n,), jnp.uint32)
+    slot = jnp.lexsort((words, ~member)).astype(jnp.int32)
     position = jnp.zeros(n, jnp.int32).at[slot].set(jnp.arange(n, dtype=jnp.int32))
     return Ring(member, slot, position, jnp.sum(member, dtype=jnp.int32))
 

@@ -93,6 +93,38 @@ def leftover(ring: Ring, alive: Array, degree: int, seed: Array, start: Array | 
     return jnp.sum(by_row, 0, dtype=jnp.uint32)
 
 
+def round_ring(member: Array, key: Array) -> Ring:
+    """Who masks with whom in a round; `masked_sum` uses this ring.
+
+    Args:
+      member: bool[n].
+      key: typed key of the round.
+    """
+    return make_ring(member, jax.random.fold_in(key, 0))
+
+
+def check_quorum(ring: Ring, alive: Array, degree: int, threshold: int) -> tuple[Array, Metrics]:
+    """Whether a round can be unmasked and hides single clients; no masks are needed to tell.
+
+    Args:
+      ring: who takes part.
+      alive: bool[n], of members.
+      degree: k, even.
+      threshold: t.
+
+    Returns:
+      (ok bool[], metrics), as in `MaskedSum`.
+    """
+    found = survey(ring, alive, degree)
+    ok = (ring.size > degree) & (found.least >= threshold) & (found.components == 1)
+    return ok, {
+        "secure/aborted": 1.0 - ok.astype(jnp.float32),
+        "secure/dropped": jnp.sum(ring.member & ~alive, dtype=jnp.float32),
+        "secure/least_quorum": found.least.astype(jnp.float32),
+        "secure/components": found.components.astype(jnp.float32),
+    }
+
+
 def masked_sum(
     q: Array, member: Array, alive: Array, key: Array, degree: int, threshold: int, chunk: int = CHUNK
 ) -> MaskedSum:
@@ -119,7 +151,7 @@ def masked_sum(
     if chunk < 1:
         raise UserError(f"masking {chunk} columns at a time: give at least 1")
     alive = alive & member
-    ring = make_ring(member, jax.random.fold_in(key, 0))
+    ring = round_ring(member, key)
     seed = jax.random.bits(jax.random.fold_in(key, 1), (2,), jnp.uint32)
 
     def part(start: Array | int, width: int) -> Array:
@@ -134,13 +166,6 @@ def masked_sum(
         parts.append(jax.lax.map(lambda start: part(start, chunk), starts).reshape(-1))
     if rest:
         parts.append(part(whole * chunk, rest))
-    found = survey(ring, alive, degree)
-    ok = (ring.size > degree) & (found.least >= threshold) & (found.components == 1)
-    metrics = {
-        "secure/aborted": 1.0 - ok.astype(jnp.float32),
-        "secure/dropped": jnp.sum(member & ~alive, dtype=jnp.float32),
-        "secure/least_quorum": found.least.astype(jnp.float32),
-        "secure/components": found.components.astype(jnp.float32),
-    }
+    ok, metrics = check_quorum(ring, alive, degree, threshold)
     total = jnp.concatenate(parts) if parts else jnp.zeros(0, jnp.uint32)
     return MaskedSum(jnp.where(ok, total, 0), ok, metrics)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from exact_device import EXACT, FLEET, PLAIN, ROUND, TINY, WORLD, exact, plain_config, play, work_of
+from exact_device import EXACT, FLEET, MORNING, PLAIN, ROUND, TINY, WORLD, exact, plain_config, play, work_of
 
 from fedjax_health.devices.profile import CLASSES, PHONE_LTE, describe
 from fedjax_health.devices.round import (
@@ -165,3 +165,18 @@ def test_data_independence():
     assert not flag(availability="diurnal", on_fraction=0.5, deadline_seconds=9.0)
     assert flag(True, availability="diurnal", on_fraction=0.5, deadline_seconds=9.0)
     assert not flag(True, availability="diurnal", on_fraction=0.5, deadline_seconds=9.0, over_commitment=2.0)
+
+
+def test_who_began_to_work_and_whether_any_may_be_lost():
+    """Of those asked: not who is off, nor whose memory is too small; whoever breaks off or is late had begun."""
+    config = dataclasses.replace(FLEET, availability="markov", deadline_seconds=20.0)
+    work = work_of(2000, 5e10, 1e5, 1e5, 1e8)
+    client, mask = jnp.arange(2000, dtype=jnp.int32), jnp.arange(2000) % 5 > 0
+    out = jax.jit(make_devices(config, 300).play)(WORLD, client, mask, work, MORNING, ROUND)
+    lost = float(out.metrics["sim/failed"] + out.metrics["sim/late"])
+    assert lost > 0 and not bool(jnp.any(out.alive & ~out.joined)) and not bool(jnp.any(out.joined & ~mask))
+    assert float(jnp.sum(out.joined)) == float(jnp.sum(out.alive)) + lost
+    safe = dataclasses.replace(FLEET, failures_per_hour=0.0, deadline_seconds=0.0)
+    assert make_devices(safe, 300).loses_nobody
+    for change in ({"failures_per_hour": 0.1}, {"deadline_seconds": 60.0}, {"over_commitment": 1.1}):
+        assert not make_devices(dataclasses.replace(safe, **change), 300).loses_nobody

@@ -9,7 +9,15 @@ import pytest
 import scipy.sparse.csgraph
 import scipy.stats
 
-from fedjax_health.secure.graph import abort_probability, check_degree, make_ring, neighbour, survey
+from fedjax_health.secure.graph import (
+    abort_probability,
+    check_degree,
+    default_degree,
+    least_threshold,
+    make_ring,
+    neighbour,
+    survey,
+)
 from fedjax_health.types import UserError
 
 N, DEGREE = 40, 6
@@ -88,3 +96,18 @@ def test_abort_probability_bounds_what_happens_and_is_not_idle():
 def test_degree_and_threshold_are_checked(degree, threshold):
     with pytest.raises(UserError, match=f"{degree}"):
         check_degree(degree, threshold, 10)
+
+
+def test_empty_slots_do_not_change_who_masks_with_whom():
+    key = jax.random.key(3)
+    short, long = (make_ring(jnp.arange(n) < 25, key) for n in (25, 64))
+    np.testing.assert_array_equal(long.slot[:25], short.slot)
+    assert not np.array_equal(short.slot, np.arange(25))
+
+
+@pytest.mark.parametrize(("clients", "degree"), [(1.0, 2), (8.0, 4), (24.0, 10), (100.0, 14), (1000.0, 20)])
+def test_the_degree_grows_like_the_logarithm_and_withstands_a_tenth_lost(clients, degree):
+    assert default_degree(clients) == degree and degree % 2 == 0
+    assert degree < 2 * least_threshold(degree) <= degree + 2
+    if clients >= 24:
+        assert abort_probability(int(clients), degree, least_threshold(degree), 0.1) < 0.04
