@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from fedjax_health import rng
 from fedjax_health.build_federation import build_federation
+from fedjax_health.build_secure import check_private_secure, ring_graph
 from fedjax_health.config import Config, GanConfig, TrainConfig, VaeConfig
 from fedjax_health.data.domain import Domain, domain_from_simulator, domain_from_source
 from fedjax_health.data.mimic3 import load_mimic3
@@ -18,6 +19,7 @@ from fedjax_health.data.table import load_table
 from fedjax_health.data.threats import make_threats
 from fedjax_health.data.vitals import make_vitals
 from fedjax_health.data.wustl_ehms import load_wustl_ehms
+from fedjax_health.devices.profile import CLASSES
 from fedjax_health.devices.round import DeviceLayer, make_devices, make_ideal
 from fedjax_health.federated.canaries import with_canaries
 from fedjax_health.federated.federation import Parts
@@ -107,7 +109,10 @@ def build_parts(
             devices,
             config.devices.over_commitment if published else 1.0,
             mechanism,
+            config.privacy.noise_bands,
         )
+        if mechanism == "central_gaussian" and train.aggregation.secure != "none":
+            check_private_secure(parts, ring_graph(train.aggregation, parts.sampler), *who_can_join(parts, config))
         if published and config.privacy.canaries:
             # against an observer who knows all other clients, as the guarantee has it
             key = root_key(rng.named_seed(config.seed, "canaries"))
@@ -115,3 +120,16 @@ def build_parts(
         return parts
     except UserError as error:
         raise UserError(f"{domain.name}: {error}") from error
+
+
+def who_can_join(parts: Parts, config: Config) -> tuple[int, float]:
+    """Clients that are not left out for the audit, and the chance that one's device has the memory that training needs.
+
+    Args:
+      parts: gives the number of clients, and the memory.
+      config: the run.
+    """
+    size = parts.population.size
+    kinds = zip(config.devices.shares, CLASSES, strict=True)
+    able = sum(share for share, kind in kinds if kind.memory_bytes >= parts.costs.memory_bytes)
+    return size - max(1, round(size * config.data.audit_fraction)), min(1.0, able)

@@ -7,40 +7,46 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
 from fedjax_health import rng, tree
 from fedjax_health.attacks.poisoning import make_update_attack, poison_population
+from fedjax_health.build_costs import make_costs
+from fedjax_health.build_secure import Secure, check_private_secure, make_secure
 from fedjax_health.data.population import Population
 from fedjax_health.devices.round import DeviceLayer
+from fedjax_health.federated.adaptive_clip import with_clip_norm
 from fedjax_health.federated.aggregate import Aggregator, make_mean
 from fedjax_health.federated.algorithms import SERVER_OPTIMIZERS, Algorithm, make_fedavg, make_local_rule
-from fedjax_health.federated.client import Plan, make_plan, make_run_client
+from fedjax_health.federated.client import make_plan, make_run_client
 from fedjax_health.federated.cohort import CohortSampler, make_fixed, make_full, make_poisson
+from fedjax_health.federated.cyclic import check_turns, make_cyclic_poisson
 from fedjax_health.federated.fedbuff import make_fedbuff
-from fedjax_health.federated.federation import Costs, Parts, Scheme, message_like
+from fedjax_health.federated.federation import Parts, Scheme, message_like
 from fedjax_health.federated.fednova import make_fednova
 from fedjax_health.federated.fixed_point import make_fixed_point_mean
 from fedjax_health.federated.hierarchy import make_hierarchy
 from fedjax_health.federated.mime_lite import make_mime_lite
-from fedjax_health.federated.record_sgd import NUMBERS, Direction, make_direction, make_record_sgd
+from fedjax_health.federated.record_sgd import make_direction, make_record_sgd
 from fedjax_health.federated.robust import make_rule, make_stacked
 from fedjax_health.federated.round import FLAT
 from fedjax_health.federated.scaffold import make_scaffold
 from fedjax_health.federation_config import AggregationConfig, TrainConfig
 from fedjax_health.models.base import Trainable, abstract_params
+from fedjax_health.privacy.correlated import make_correlated
 from fedjax_health.threefry import root_key
-from fedjax_health.transforms.base import UpdateTransform, chain, full_wire
+from fedjax_health.transforms.base import UpdateTransform, chain
 from fedjax_health.transforms.clip import make_clip
-from fedjax_health.transforms.compress import download_wire, make_compression, make_download
+from fedjax_health.transforms.compress import make_compression, make_download
+from fedjax_health.transforms.local import make_local_privacy
 from fedjax_health.transforms.noise import make_gaussian_noise
-from fedjax_health.types import Batch, UserError
+from fedjax_health.types import UserError
 
 CPU_CHUNK = 10  # clients side by side on one core: their parameters then stay in its cache
 ACCELERATOR_BYTES = 2 << 30  # parameters, gradients and products of the clients side by side on an accelerator
 MOST_MEMORY_BYTES = 8 << 30  # of what all clients together remember
+CENTRAL = ("central_gaussian", "correlated_gaussian")  # noise on the server's sum hides a client
 
 
 def build_federation(
@@ -53,6 +59,7 @@ def build_federation(
     devices: Callable[[int], DeviceLayer],
     over_commitment: float,
     mechanism: str,
+    noise_bands: int = 1,
 ) -> Parts:
     """A federation of a population.
 
@@ -64,17 +71,25 @@ def build_federation(
       mesh: the machine's devices.
       devices: cohort -> the clients' simulated devices.
       over_commitment: factor on the clients asked.
-      mechanism: "central_gaussian" adds noise to the sum, and divides by the public expected cohort; "record_gaussian" clips
-        and noises every record's gradient on the client instead; "none" divides by what came in.
+      mechanism: "central_gaussian" adds noise to the sum, and divides by the public expected cohort; so does
+        "correlated_gaussian", with noise that cancels over rounds and clients that take turns; "record_gaussian" clips
+        and noises every record's gradient on the client instead; "local_gaussian" every client's update, and the server,
+        who sees each, divides by what came in, as for "none".
+      noise_bands: b of "correlated_gaussian", rounds over which its noise is correlated and groups of clients.
 
     Raises:
       UserError: a batch larger than any client, a cohort larger than the population, more to remember than fits, or
         privacy with parts that no accountant covers.
     """
     _check_sizes(train, population)
-    private, records = mechanism == "central_gaussian", mechanism == "record_gaussian"
+    private, records = mechanism in CENTRAL, mechanism == "record_gaussian"
+    correlated = mechanism == "correlated_gaussian"
+    if correlated:
+        check_turns(train, noise_bands)
+    local = mechanism == "local_gaussian"
     direction = make_direction(model, train.batch_size) if records else model.field
     algorithm = make_record_sgd(direction, _rule(train)) if records else _algorithm(model, train, population.size)
+    algorithm = with_clip_norm(algorithm, train, mechanism)
     params = abstract_params(model.init)
     message = jax.eval_shape(lambda p: message_like(algorithm, p), params.client)
     asked = min(population.size, math.ceil(train.cohort * over_commitment))
@@ -86,13 +101,18 @@ def build_federation(
             return make_full(population.size, multiple)
         if train.sampler == "fixed":
             return make_fixed(population.size, asked, multiple)
+        if correlated:
+            return make_cyclic_poisson(population.size, float(asked), noise_bands, multiple)
         return make_poisson(population.size, float(asked), multiple)
 
     wanted = train.cohort if train.algorithm == "fedbuff" else sampler(1).slots
     chunk = _chunk(train.clients_per_chunk, -(-wanted // mesh.size), 4 * tree.size(params.client))
     drawn = sampler(mesh.size * chunk)
     compression = make_compression(train.compression, message)
-    transform = compression if records else _transform(compression, train, private)
+    secure = make_secure(train, sampler(1), compression, message, mechanism)
+    transform = compression if records else _transform(compression, train, private and not correlated, secure)
+    if local:
+        transform = make_local_privacy(compression, train)
     plan = make_plan(train, population.max_count, population.min_count)
     attacked = _attacked(population, train.aggregation, num_classes)
     parts = Parts(
@@ -102,20 +122,23 @@ def build_federation(
         run_client=make_run_client(attacked, algorithm, plan),
         sampler=drawn,
         devices=devices(train.cohort),
-        costs=_costs(direction, algorithm, params, message, compression, train, plan, dim),
+        costs=make_costs(direction, algorithm, params, message, transform, train, plan, dim, secure),
         download=make_download(train.compression),
         transform=transform,
-        aggregator=_aggregator(train, drawn, private),
+        aggregator=secure.aggregator if secure else _aggregator(train, drawn, private),
         server_optimizer=SERVER_OPTIMIZERS[train.server_optimizer](),
         mesh=mesh,
         clients_per_chunk=chunk,
         by_examples=train.aggregation.weighting == "examples",
         ema_decay=train.ema_decay,
         scheme=_scheme(train, drawn),
+        correlated=make_correlated(train.rounds, noise_bands) if correlated else None,
     )
     _check_memory(parts, params.client, message)
-    if private:
+    if private or local:
         _check_private(parts)
+    if private and secure:
+        check_private_secure(parts, secure.graph, population.size)
     if records:
         drawn.account(1.0)  # refuses a sampler without an accountant
     return parts
@@ -193,65 +216,16 @@ def _aggregator(train: TrainConfig, sampler: CohortSampler, private: bool) -> Ag
     return make_stacked(make_rule(config.rule, config.assumed_attackers), attack)
 
 
-def _transform(compression: UpdateTransform, train: TrainConfig, private: bool) -> UpdateTransform:
+def _transform(first: UpdateTransform, train: TrainConfig, private: bool, secure: Secure | None) -> UpdateTransform:
     if math.isinf(train.l2_clip_norm) and not private:
-        return compression
-    clip = make_clip()
-    bounded = chain(compression, clip)
+        return first
+    bounded = chain(first, make_clip())
+    code = (secure.code,) if secure else ()
+    sent = chain(bounded, *code) if secure else bounded
     if not private:
-        return bounded
-    return chain(bounded, make_gaussian_noise(lambda hyper: bounded.l2_bound(None, hyper)))  # pyright: ignore[reportArgumentType]
-
-
-def _costs(
-    direction: Direction,
-    algorithm: Algorithm,
-    params: Any,
-    message: Any,
-    compression: UpdateTransform,
-    train: TrainConfig,
-    plan: Plan,
-    dim: int,
-) -> Costs:
-    """Exact FLOPs by XLA's own count of a step, exact bits of both directions."""
-    generator = params.server["generator"] if params.server else ()  # a split GAN's optimiser stays on the server
-    control = jax.eval_shape(algorithm.control, params.client)
-    beside = 4 * tree.size((generator, control))
-    slot = jax.eval_shape(algorithm.slot, params.client)
-    # global, local and gradient (then update), what the algorithm adds, and a batch; records wait in flash
-    own = 4 * (3 * tree.size(params.client) + tree.size((slot, control)) + train.batch_size * (dim + 1))
-    return Costs(
-        flops_per_step=step_flops(direction, params, dim, train.batch_size),
-        steps=plan.own,
-        bytes_up=compression.wire(full_wire(message)).bits / 8,
-        bytes_down=download_wire(train.compression, params.client).bits / 8 + beside,
-        model_bytes=4 * tree.size(params.client),
-        memory_bytes=own + 4 * tree.size(generator),
-    )
-
-
-def step_flops(direction: Direction, params: Any, dim: int, batch_size: int) -> float:
-    """Floating-point operations of one local step, by XLA's own count.
-
-    Args:
-      direction: of a batch, such as a model's `field`.
-      params: shapes of the model's parameters.
-      dim: D.
-      batch_size: B.
-    """
-    batch = Batch(
-        jax.ShapeDtypeStruct((batch_size, dim), jnp.float32),  # pyright: ignore[reportArgumentType]
-        jax.ShapeDtypeStruct((batch_size,), jnp.int32),  # pyright: ignore[reportArgumentType]
-        jax.ShapeDtypeStruct((batch_size,), jnp.bool_),  # pyright: ignore[reportArgumentType]
-    )
-    scalars = ("kl_weight", "penalty", "generator_learning_rate", "client_learning_rate", *NUMBERS)
-    hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in scalars}
-    key = jax.eval_shape(jax.random.key, 0)
-    lowered = jax.jit(direction).lower(params, batch, hyper, key)
-    analysis = (
-        lowered.cost_analysis() or lowered.compile().cost_analysis()
-    )  # some backends count compiled programs only
-    return float(analysis["flops"])  # pyright: ignore[reportOptionalSubscript,reportArgumentType,reportCallIssue]
+        return sent
+    # the server sides run backwards: the sum is decoded, and what is noised moves by the bound of what was sent
+    return chain(bounded, make_gaussian_noise(lambda hyper: sent.l2_bound(None, hyper)), *code)  # pyright: ignore[reportArgumentType]
 
 
 def _check_memory(parts: Parts, client: Any, message: Any) -> None:

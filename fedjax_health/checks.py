@@ -11,6 +11,9 @@ if TYPE_CHECKING:  # config imports this module
     from fedjax_health.federation_config import DevicesConfig, PartitionConfig
 
 
+MECHANISMS = ("central_gaussian", "correlated_gaussian", "record_gaussian", "local_gaussian", "none")
+
+
 def _check_devices(d: DevicesConfig, private: bool) -> None:
     require(
         len(d.shares) == 4 and min(d.shares) >= 0 and abs(sum(d.shares) - 1) < 1e-6,
@@ -84,7 +87,13 @@ def check(c: Config) -> None:
         f"config data: validation and test fractions sum to {held_out}; leave clients to train",
     )
     _check_partition(d.partition)
-    check_choice("privacy.mechanism", p.mechanism, ("central_gaussian", "record_gaussian", "none"))
+    check_choice("privacy.mechanism", p.mechanism, MECHANISMS)
+    correlated = p.mechanism == "correlated_gaussian"
+    require(
+        p.noise_bands >= (2 if correlated else 1),
+        f"config privacy.noise_bands={p.noise_bands} must be positive, and at least 2 for privacy.mechanism="
+        "'correlated_gaussian'; with 1 that is 'central_gaussian'",
+    )
     private = p.mechanism != "none"
     _check_devices(c.devices, private)
     asynchronous = [m for m in c.models if getattr(c, m, None) and getattr(c, m).train.algorithm == "fedbuff"]
@@ -99,6 +108,12 @@ def check(c: Config) -> None:
     require(
         p.canaries == 0 or (p.canaries >= 4 and p.mechanism == "central_gaussian"),
         f"config privacy.canaries={p.canaries} must be 0 (none) or at least 4, and needs privacy.mechanism='central_gaussian'",
+    )
+    summed = [m for m in c.models if getattr(c, m, None) and getattr(c, m).train.aggregation.secure != "none"]
+    require(
+        p.canaries == 0 or not summed,
+        f"config privacy.canaries={p.canaries}: {summed} trained with aggregation.secure sum no canaries beside the clients; "
+        "set canaries=0 or secure='none'",
     )
     if private:
         require(

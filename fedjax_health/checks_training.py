@@ -16,6 +16,7 @@ PLAIN_SGD = ("scaffold", "fednova", "mime_lite")
 RULES = (
     "mean", "fixed_point", "norm_bound", "median", "trimmed_mean", "krum", "multi_krum", "geometric_median",
 )  # fmt: skip
+ROBUST = ("norm_bound", "median", "trimmed_mean", "krum", "multi_krum", "geometric_median")
 ATTACKS = ("none", "label_flip", "backdoor", "sign_flip", "gaussian", "alie", "ipm")
 
 
@@ -66,6 +67,11 @@ def check_train(c: TrainConfig, path: str, mechanism: str) -> None:
         c.rounds % c.rounds_per_chunk == 0,
         f"config {path}.rounds={c.rounds} must be a multiple of rounds_per_chunk={c.rounds_per_chunk}; change either",
     )
+    require(
+        0 <= c.clip_quantile < 1,
+        f"config {path}.clip_quantile={c.clip_quantile} must be 0 (l2_clip_norm stays as it is) or in (0, 1)",
+    )
+    positive(path, c, "clip_learning_rate")
     require(0 <= c.ema_decay < 1, f"config {path}.ema_decay={c.ema_decay} must be in [0, 1)")
     require(c.convergence_window >= 0, f"config {path}.convergence_window={c.convergence_window} must be 0 or more")
     require(
@@ -79,8 +85,12 @@ def check_train(c: TrainConfig, path: str, mechanism: str) -> None:
     _check_aggregation(c, path)
     _check_compression(c, path)
     _check_hierarchy(c, path)
+    if c.clip_quantile:
+        _check_adaptive_clip(c, path, mechanism)
+    if c.aggregation.secure != "none":
+        check_secure(c, path, mechanism)
     if mechanism != "none":
-        _check_private(c, path, mechanism == "record_gaussian")
+        _check_private(c, path, mechanism)
 
 
 def _check_aggregation(c: TrainConfig, path: str) -> None:
@@ -104,6 +114,49 @@ def _check_aggregation(c: TrainConfig, path: str) -> None:
     require(
         c.algorithm != "fedbuff" or a.rule == "mean",
         f"config {path}.rule={a.rule!r}: fedbuff weights updates by staleness, which only 'mean' knows",
+    )
+    check_choice(f"{path}.secure", a.secure, ("none", "ideal", "masked"))
+    require(2 <= a.secure_bits <= 24, f"config {path}.secure_bits={a.secure_bits} must be 2 to 24")
+    require(
+        a.secure_degree >= 0 and a.secure_degree % 2 == 0,
+        f"config {path}.secure_degree={a.secure_degree} must be 0 (chosen by the cohort) or positive and even",
+    )
+
+
+def check_secure(c: TrainConfig, path: str, mechanism: str) -> None:
+    """Rules of a training with secure aggregation.
+
+    Args: as `check_train`.
+
+    Raises:
+      UserError: the first rule broken.
+    """
+    a, z = c.aggregation, c.compression
+    plain = (
+        (a.rule == "mean", f"aggregation.rule={a.rule!r}", "'mean': the server learns a sum only"),
+        (a.weighting == "equal", f"aggregation.weighting={a.weighting!r}", "'equal'"),
+        (
+            a.attack == "none",
+            f"aggregation.attack={a.attack!r}",
+            "'none': attacks are on what the server no longer sees",
+        ),
+        (math.isfinite(c.l2_clip_norm), f"l2_clip_norm={c.l2_clip_norm}", "a finite bound, which the grid is made for"),
+        (c.algorithm not in ("fednova", "fedbuff"), f"algorithm={c.algorithm!r}", "one with plain sums of a round"),
+        (c.hierarchy.institutions == 0, f"hierarchy.institutions={c.hierarchy.institutions}", "0"),
+        (z.sparsify == "none", f"compression.sparsify={z.sparsify!r}", "'none': masks are dense"),
+        (z.bits == 0, f"compression.bits={z.bits}", "0: secure_bits is the quantiser"),
+        (not z.sign, f"compression.sign={z.sign}", "False: secure_bits is the quantiser"),
+        (not z.error_feedback, f"compression.error_feedback={z.error_feedback}", "False: rounding is unbiased"),
+    )
+    for ok, what, remedy in plain:
+        require(
+            ok,
+            f"config {path}.{what} does not go with aggregation.secure={a.secure!r}; set {remedy}, or secure to 'none'",
+        )
+    require(
+        mechanism in ("none", "central_gaussian"),
+        f"config {path}.aggregation.secure={a.secure!r} is not accounted for with privacy.mechanism={mechanism!r}; set it to "
+        "'none'",
     )
 
 
@@ -144,7 +197,32 @@ def _check_hierarchy(c: TrainConfig, path: str) -> None:
     )
 
 
-def _check_private(c: TrainConfig, path: str, records: bool) -> None:
+def _check_adaptive_clip(c: TrainConfig, path: str, mechanism: str) -> None:
+    z, rule = c.compression, c.aggregation.rule
+    together = (
+        (c.algorithm in ("fedavg", "fedprox"), f"algorithm={c.algorithm!r}", "'fedavg' or 'fedprox'"),
+        (math.isfinite(c.l2_clip_norm), f"l2_clip_norm={c.l2_clip_norm}", "the finite bound to start from"),
+        (c.hierarchy.institutions == 0, f"hierarchy.institutions={c.hierarchy.institutions}", "0"),
+        (rule not in ROBUST, f"aggregation.rule={rule!r}", "'mean': others know no mean of the clients' bits"),
+        # a clip behind what makes messages longer, or a bias, would move the bits and with them the quantile
+        (z.sparsify == "none", f"compression.sparsify={z.sparsify!r}", "'none'"),
+        (not z.sign, f"compression.sign={z.sign}", "False"),
+        (not z.error_feedback, f"compression.error_feedback={z.error_feedback}", "False"),
+        (z.bits == 0 or z.bits >= 8, f"compression.bits={z.bits}", "0 or at least 8"),
+    )
+    for ok, what, remedy in together:
+        require(
+            ok,
+            f"config {path}.{what} does not go with clip_quantile={c.clip_quantile}; set {remedy}, or clip_quantile to 0",
+        )
+    require(
+        mechanism in ("central_gaussian", "none"),
+        f"config {path}.clip_quantile={c.clip_quantile} needs whole updates with the noise of a round on their sum, which "
+        f"privacy.mechanism={mechanism!r} does not give; set it to 0",
+    )
+
+
+def _check_private(c: TrainConfig, path: str, mechanism: str) -> None:
     a = c.aggregation
     of_records = (
         (
@@ -154,8 +232,15 @@ def _check_private(c: TrainConfig, path: str, records: bool) -> None:
         ),
         (c.local == "epochs", f"local={c.local!r}", "'epochs': a batch may hold a record only once"),
     )
+    same_work = (
+        c.local == "steps",
+        f"local={c.local!r}",
+        "'steps': how long a client works, which the server sees, may not depend on its records",
+    )
+    in_turns = (c.sampler == "poisson", f"sampler={c.sampler!r}", "'poisson': its clients take turns in groups")
+    own = {"record_gaussian": of_records, "local_gaussian": (same_work,), "correlated_gaussian": (in_turns,)}
     covered = (
-        *(of_records if records else ()),
+        *own.get(mechanism, ()),
         (a.weighting == "equal", f"aggregation.weighting={a.weighting!r}", "'equal': a weight may not depend on data"),
         (
             a.rule == "mean" and a.attack == "none",

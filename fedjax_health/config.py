@@ -105,13 +105,18 @@ class PrivacyConfig:
 
     Attributes:
       mechanism: "central_gaussian" (DP-FedAvg: hides a client, noise on the server's sum), "record_gaussian" (DP-SGD on the
-        client: hides one record, `l2_clip_norm` bounds its gradient, and nobody sees an update without noise) or "none".
+        client: hides one record, `l2_clip_norm` bounds its gradient, and nobody sees an update without noise),
+        "local_gaussian" (noise on each client's own clipped update and class shares before they leave it: hides a client's
+        data, from the server as well, but not that it takes part), "correlated_gaussian" (as central, with noise that cancels
+        over rounds, and clients that take turns) or "none".
       epsilon: budget of all that a run publishes about one client (or record), all domains and models together (> 0).
       delta: 0 means K^-1.1, K the clients (or records); else it must be below 1/K.
       noise_multiplier: 0 = calibrated so that the whole run meets epsilon; else used as given, and training stops at
         the budget.
       prior_noise_multiplier: noise of the class-share histogram, in units of its sensitivity (> 0).
       canaries: virtual clients a federation that audit the noise while it trains; 0 = none, else 100 or more say something.
+      noise_bands: of "correlated_gaussian" (>= 2 there): rounds over which the noise is correlated, and in which a client takes
+        part once at most; noise_bands x cohort clients are needed.
     """
 
     mechanism: str
@@ -120,6 +125,7 @@ class PrivacyConfig:
     noise_multiplier: float
     prior_noise_multiplier: float
     canaries: int = 0
+    noise_bands: int = 4
 
 
 @dataclasses.dataclass(frozen=True)

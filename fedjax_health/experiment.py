@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_health import build, rng, workdir
+from fedjax_health.build_secure import seen_by_server
 from fedjax_health.config import Config, VaeConfig, to_json
 from fedjax_health.data.domain import Domain
 from fedjax_health.data.split import inclusion_masks
 from fedjax_health.evaluation import efficiency, suite
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.federated import distributed, sharding
+from fedjax_health.federated.adaptive_clip import SHARE_BELOW
 from fedjax_health.federated.federation import Data
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.privacy.class_prior import noisy_class_shares
@@ -84,8 +86,9 @@ def run(config: Config, path: str) -> str | None:
                     write_ledger(os.path.join(path, "privacy_ledger.json"), plan.ledger(done))
                     rows["privacy"] += audit(config, plan, release, trained[release.stage])
             ledger = plan.ledger(done)
-            # attacks on the membership of a client are bounded by a promise to clients only
-            promise = (ledger["epsilon_total"], ledger["delta"]) if ledger["unit"] == "client" and plan.formal else None
+            # a promise that does not hide whether a client takes part bounds no attack on its membership
+            hidden = plan.formal and plan.relation == "add_or_remove_one"
+            promise = (ledger["epsilon_total"], ledger["delta"]) if hidden else None
             for p in prepared:
                 with timed(f"synthesise {p.domain.name}"):
                     subjects = synthesise(config, p, trained, path)
@@ -152,6 +155,7 @@ def prepare(name: str, config: Config, mesh: Any) -> Prepared:
     include = inclusion_masks(size, config.data.audit_fraction, config.seeds, config.seed, name)
     private = config.privacy.mechanism != "none"
     noise = config.privacy.prior_noise_multiplier if private else 0.0
+    local = config.privacy.mechanism == "local_gaussian"
     held = int(domain.train.client.max()) + 1
     shares = np.stack(
         [
@@ -161,6 +165,7 @@ def prepare(name: str, config: Config, mesh: Any) -> Prepared:
                 domain.schema.num_classes,
                 noise,
                 rng.host_rng(config.seed, rng.Stream.CLASS_PRIOR, name, str(s)),
+                local,
             )
             for s, mask in enumerate(include)
         ]
@@ -187,7 +192,9 @@ def plan_privacy(config: Config, prepared: Sequence[Prepared]) -> PrivacyPlan:
             train = build.model_config(model, config).train
             name = p.domain.name
             passes = train.local_epochs if records else 1
-            releases.append(Release(f"{name}/{model}", name, parts.sampler, train.rounds, train.l2_clip_norm, passes))
+            stage, also = f"{name}/{model}", SHARE_BELOW if train.clip_quantile else ""
+            bound, least = seen_by_server(train, parts)
+            releases.append(Release(stage, name, parts.sampler, train.rounds, bound, passes, also, least))
     units = [len(p.domain.train.label) if records else p.domain.population.size for p in prepared]
     return make_plan(config.privacy, min(units), releases)
 

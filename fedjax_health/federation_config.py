@@ -40,6 +40,11 @@ class AggregationConfig:
       attack: "none", "label_flip", "backdoor", "sign_flip", "gaussian", "alie" or "ipm".
       attackers: share of the clients that attack, in [0, 1).
       attack_scale: strength: factor of sign_flip and ipm, deviations of alie and gaussian, boost of backdoor.
+      secure: "none" (the server sees every update), "ideal" (integer sums modulo 2^32, void without a quorum, as secure
+        aggregation gives them) or "masked" (the same sums by way of simulated masks; all updates of a round in memory).
+      secure_bits: bits of one client's coordinate on the integer grid, 2 to 24.
+      secure_degree: clients that each client masks with, even; 0 = 2 ceil(log2 cohort), at most half the cohort. More than
+        half of them must stay, or the round is void.
     """
 
     rule: str
@@ -48,6 +53,9 @@ class AggregationConfig:
     attack: str
     attackers: float
     attack_scale: float
+    secure: str = "none"
+    secure_bits: int = 16
+    secure_degree: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +96,9 @@ class TrainConfig:
       max_staleness: fedbuff: updates from a model older than this many server steps are dropped (> 0).
       step_clip_norm: bound on the norm of one local step's gradient (0 = none), against runaway clients.
       l2_clip_norm: bound on a client's update, or with privacy.mechanism='record_gaussian' on a record's gradient (> 0).
+      clip_quantile: 0 = that bound is fixed; else the share of updates to leave unclipped, in (0, 1): the bound starts at
+        l2_clip_norm and follows the quantile under the same noise (fedavg, fedprox).
+      clip_learning_rate: step of the logarithm of the bound in a round, with clip_quantile (> 0).
       ema_decay: decay of the averaged published parameters, in [0, 1); 0 publishes the last iterate.
       convergence_window: rounds in the window of the convergence rule (0 = off).
       convergence_tolerance: stop when the mean public update norm changes by less than this fraction between windows.
@@ -119,6 +130,8 @@ class TrainConfig:
     aggregation: AggregationConfig
     compression: CompressionConfig
     hierarchy: HierarchyConfig
+    clip_quantile: float = 0.0
+    clip_learning_rate: float = 0.2
 
 
 @dataclasses.dataclass(frozen=True)

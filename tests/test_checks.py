@@ -29,6 +29,8 @@ OPEN = {"privacy.mechanism": "none"}  # no privacy: the rules of the accountant 
 RECORDS = {"privacy.mechanism": "record_gaussian"} | {
     f"{name}.train.local": "epochs" for name in ("vae", "gan", "wgan_gp")
 }
+LOCAL = {"privacy.mechanism": "local_gaussian"}
+CORRELATED = {"privacy.mechanism": "correlated_gaussian"}
 INFINITE = float("inf")
 
 
@@ -49,6 +51,8 @@ def train(**changes):
     return {f"vae.train.{name.replace('__', '.')}": value for name, value in changes.items()}
 
 
+IDEAL, MASKED = train(aggregation__secure="ideal"), train(aggregation__secure="masked")
+
 # (changes, a part of the sentence); the base config itself is valid, so the sentence is of what changes
 RULES = [
     (train(rounds=601), "must be a multiple of rounds_per_chunk=50"),
@@ -64,6 +68,31 @@ RULES = [
     (OPEN | train(aggregation__rule="fixed_point", aggregation__attack="sign_flip"), "knows no attack"),
     (OPEN | train(algorithm="fedbuff", aggregation__rule="median"), "weights updates by staleness"),
     (train(aggregation__assumed_attackers=0.5), "must be in [0, 0.5)"),
+    # secure aggregation
+    (train(aggregation__secure_bits=1), "must be 2 to 24"),
+    (train(aggregation__secure_bits=25), "must be 2 to 24"),
+    (train(aggregation__secure_degree=-2), "or positive and even"),
+    (train(aggregation__secure_degree=5), "or positive and even"),
+    (OPEN | MASKED | train(aggregation__rule="median"), "the server learns a sum only"),
+    (
+        OPEN | IDEAL | train(aggregation__weighting="examples"),
+        "weighting='examples' does not go with aggregation.secure",
+    ),
+    (OPEN | IDEAL | train(aggregation__attack="label_flip"), "the server no longer sees"),
+    (OPEN | IDEAL | train(l2_clip_norm=INFINITE), "which the grid is made for"),
+    (OPEN | IDEAL | train(algorithm="fednova", step_clip_norm=0.0), "one with plain sums of a round"),
+    (OPEN | IDEAL | train(algorithm="fedbuff"), "one with plain sums of a round"),
+    (OPEN | IDEAL | train(hierarchy__institutions=4), "institutions=4 does not go with aggregation.secure='ideal'"),
+    (MASKED | train(compression__sparsify="top_k"), "masks are dense"),
+    (MASKED | train(compression__bits=8), "secure_bits is the quantiser"),
+    (MASKED | train(compression__sign=True), "secure_bits is the quantiser"),
+    (
+        MASKED | train(compression__sparsify="rand_k", compression__error_feedback=True),
+        "sparsify='rand_k' does not go with aggregation.secure='masked'",
+    ),
+    (MASKED | train(compression__error_feedback=True), "rounding is unbiased"),
+    (RECORDS | MASKED, "is not accounted for with privacy.mechanism='record_gaussian'"),
+    (MASKED | {"privacy.canaries": 100}, "sum no canaries beside the clients"),
     # compression
     (train(compression__sign=True, compression__bits=4), "exclude each other"),
     (OPEN | train(compression__rotate=True, algorithm="fedbuff"), "mixes their coordinates"),
@@ -78,6 +107,20 @@ RULES = [
     (OPEN | train(hierarchy__institutions=4, aggregation__attack="alie"), "needs fedavg or fedprox"),
     (OPEN | train(hierarchy__institutions=4, compression__down_bits=8), "institutions send models as they are"),
     (OPEN | train(algorithm="fedbuff", compression__down_bits=8), "fedbuff has no institutions"),
+    # adaptive clipping
+    (train(clip_quantile=0.5, algorithm="scaffold", step_clip_norm=0.0), "does not go with clip_quantile=0.5"),
+    (OPEN | train(clip_quantile=0.5, algorithm="fedbuff"), "set 'fedavg' or 'fedprox', or clip_quantile to 0"),
+    (OPEN | train(clip_quantile=0.5, l2_clip_norm=INFINITE), "set the finite bound to start from"),
+    (OPEN | train(clip_quantile=0.5, hierarchy__institutions=4), "hierarchy.institutions=4 does not go with"),
+    (OPEN | train(clip_quantile=0.5, aggregation__rule="krum"), "others know no mean of the clients' bits"),
+    (train(clip_quantile=0.5, compression__sparsify="rand_k"), "compression.sparsify='rand_k' does not go with"),
+    (train(clip_quantile=0.5, compression__sign=True), "compression.sign=True does not go with"),
+    (
+        train(clip_quantile=0.5, compression__bits=8, compression__error_feedback=True),
+        "compression.error_feedback=True does not go with",
+    ),
+    (train(clip_quantile=0.5, compression__bits=4), "set 0 or at least 8, or clip_quantile to 0"),
+    (RECORDS | train(clip_quantile=0.5), "privacy.mechanism='record_gaussian' does not give"),
     # what the accountant covers
     (train(aggregation__weighting="examples"), "a weight may not depend on data"),
     (train(aggregation__rule="median"), "is not covered by the accountant"),
@@ -90,6 +133,19 @@ RULES = [
     (train(l2_clip_norm=INFINITE), "l2_clip_norm=inf is not covered by the accountant"),
     (RECORDS | train(algorithm="fedprox"), "others touch a record more than once a step"),
     (RECORDS | train(local="steps"), "a batch may hold a record only once"),
+    (LOCAL | train(local="epochs"), "which the server sees, may not depend on its records"),
+    (LOCAL | train(aggregation__rule="fixed_point"), "is not covered by the accountant"),
+    (LOCAL | train(sampler="fixed"), "sampler='fixed' is not covered by the accountant"),
+    (LOCAL | train(clip_quantile=0.5), "privacy.mechanism='local_gaussian' does not give"),
+    (LOCAL | {"privacy.canaries": 100}, "needs privacy.mechanism='central_gaussian'"),
+    (CORRELATED | {"privacy.noise_bands": 1}, "with 1 that is 'central_gaussian'"),
+    (CORRELATED | train(sampler="full"), "its clients take turns in groups"),
+    (CORRELATED | train(clip_quantile=0.5), "privacy.mechanism='correlated_gaussian' does not"),
+    (
+        CORRELATED | train(aggregation__secure="ideal"),
+        "is not accounted for with privacy.mechanism='correlated_gaussian'",
+    ),
+    (CORRELATED | {"privacy.canaries": 100}, "needs privacy.mechanism='central_gaussian'"),
     (RECORDS | {"wgan_gp.placement": "joint"}, "would noise a generator that reads no record"),
     (RECORDS | {"data.population": "procedural"}, "whose records can be counted"),
     ({"privacy.canaries": 3}, "must be 0 (none) or at least 4"),
@@ -135,7 +191,14 @@ def test_a_broken_rule_is_one_sentence_of_its_own(changes, sentence):
         train(algorithm="mime_lite", step_clip_norm=0.0, sampler="full", server_optimizer="yogi"),
         {"devices.availability": "markov", "devices.deadline_seconds": 60.0},
         RECORDS,
+        LOCAL | train(compression__sign=True, compression__error_feedback=True, sampler="full"),
+        LOCAL | train(algorithm="scaffold", step_clip_norm=0.0) | {"data.population": "procedural"},
         {"privacy.canaries": 100},
+        train(clip_quantile=0.5, compression__rotate=True, compression__bits=8) | {"privacy.canaries": 100},
+        OPEN | train(clip_quantile=0.9, algorithm="fedprox", aggregation__rule="fixed_point"),
+        IDEAL | train(compression__rotate=True, aggregation__secure_bits=4),
+        MASKED | train(algorithm="scaffold", step_clip_norm=0.0, aggregation__secure_degree=20),
+        OPEN | MASKED | train(sampler="fixed") | {"devices.over_commitment": 1.2},
         {"classifier.train.sampler": "fixed", "classifier.train.l2_clip_norm": INFINITE},  # never private
     ],
 )
@@ -148,8 +211,12 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("vae.train.server_learning_rate", 0.0),
     ("vae.train.proximal_weight", -0.1),
     ("vae.train.sampler", "poison"),
+    ("vae.train.clip_quantile", 1.0),
+    ("vae.train.clip_quantile", -0.1),
+    ("vae.train.clip_learning_rate", 0.0),
     ("vae.train.aggregation.rule", "medain"),
     ("vae.train.aggregation.attack", "label_flop"),
+    ("vae.train.aggregation.secure", "ideel"),
     ("vae.train.aggregation.attackers", -0.1),
     ("vae.train.aggregation.attack_scale", 0.0),
     ("vae.train.compression.sparsify", "topk"),
@@ -175,6 +242,7 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("data.partition.site_offset", -0.1),
     ("data.partition.site_noise", -0.1),
     ("data.partition.site_keep", 0.0),
+    ("privacy.noise_bands", 0),
     ("vae.dense", "inner"),
     ("gan.dense", "inner"),
     ("classifier.dense", "inner"),

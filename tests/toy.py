@@ -96,11 +96,11 @@ def train_config(
         "local_epochs": 1, "local_steps": 2, "batch_size": 3, "algorithm": "fedavg", "server_optimizer": "sgd",
         "client_optimizer": "sgd", "client_learning_rate": 0.1, "server_learning_rate": 1.0, "proximal_weight": 0.01,
         "concurrency": 6, "max_staleness": 8, "step_clip_norm": 0.0, "l2_clip_norm": 0.5, "ema_decay": 0.9,
-        "convergence_window": 0, "convergence_tolerance": 0.01,
+        "clip_quantile": 0.0, "clip_learning_rate": 0.2, "convergence_window": 0, "convergence_tolerance": 0.01,
     }  # fmt: skip
     rule = {
         "rule": "mean", "weighting": "equal", "assumed_attackers": 0.2, "attack": "none", "attackers": 0.0,
-        "attack_scale": 1.0,
+        "attack_scale": 1.0, "secure": "none", "secure_bits": 16, "secure_degree": 0,
     }  # fmt: skip
     wire = {
         "rotate": False, "sparsify": "none", "keep_fraction": 0.1, "error_feedback": False, "bits": 0, "sign": False,
@@ -143,6 +143,7 @@ def make_parts(
     config: TrainConfig,
     *,
     private: bool = True,
+    bands: int = 0,
     devices: int = 1,
     fleet: DevicesConfig | None = None,
     population: Population | None = None,
@@ -151,6 +152,7 @@ def make_parts(
     """A federation of the toy domain's clients (or of another population) on a mesh of `devices`.
 
     Without a `fleet` the clients' own devices are ideal; a private fleet with a deadline keeps a timetable, as in a run.
+    With `bands` the noise is correlated over so many rounds.
     """
 
     def layer(cohort: int) -> DeviceLayer:
@@ -161,7 +163,8 @@ def make_parts(
     whole = population or domain(**of_domain).population
     over = fleet.over_commitment if fleet else 1.0
     dim, mesh = encoder().layout.dim, sharding.make_mesh(devices)
-    return build_federation(model, whole, dim, 2, config, mesh, layer, over, "central_gaussian" if private else "none")
+    mechanism = "correlated_gaussian" if bands else "central_gaussian" if private else "none"
+    return build_federation(model, whole, dim, 2, config, mesh, layer, over, mechanism, bands)
 
 
 def make_data(parts: Parts, seeds: int = 1, include: np.ndarray | None = None, **of_domain: Any) -> Data:

@@ -81,6 +81,12 @@ def with_canaries(parts: Parts, k: int, key: Array, length: float = 1.0, knows_c
         raise UserError(f"canaries={k}: only flat synchronous rounds carry canaries; use no hierarchy and no fedbuff")
     if not parts.aggregator.bounded:
         raise UserError(f"canaries={k} need a sum with a bounded share of each client; use aggregation.rule='mean'")
+    if parts.aggregator.unmask is not None:
+        raise UserError(f"canaries={k} have no place in a sum of masked updates; use aggregation.secure='none'")
+    if parts.correlated is not None:
+        raise UserError(
+            f"canaries={k} are scored by noise that is independent from round to round; use central_gaussian"
+        )
     if parts.by_examples:
         raise UserError(f"canaries={k} hold no records to be weighted by; use aggregation.weighting='equal'")
     like = _message(parts)

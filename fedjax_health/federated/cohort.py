@@ -29,16 +29,22 @@ class CohortSampler(NamedTuple):
       size: K.
       slots: C, the most clients a round can hold (static).
       expected: qK, the public expected cohort size.
-      sample: (who is available, key) -> (Cohort, metrics sim/sampled and sim/overflow). Only `make_fixed` looks for others
-        in the place of clients that are off; elsewhere they are asked and do not answer.
-      account: noise multiplier -> event of one round, amplification and truncation included.
+      sample: (who is available, key, rounds done i32[]) -> (Cohort, metrics sim/sampled and sim/overflow). Only `make_fixed`
+        looks for others in the place of clients that are off; elsewhere they are asked and do not answer.
+      account: noise multiplier -> event of `separation` consecutive rounds, amplification and truncation included.
+      separation: b; no client is drawn twice in b consecutive rounds (1 promises nothing).
     """
 
     size: int
     slots: int
     expected: float
-    sample: Callable[[Available, Array], tuple[Cohort, Metrics]]
+    sample: Callable[[Available, Array, Array], tuple[Cohort, Metrics]]
     account: Callable[[float], dp_accounting.DpEvent]
+    separation: int = 1
+
+    def events(self, rounds: int) -> int:
+        """Events that cover the first `rounds` rounds: ceil(rounds / separation), the most turns that a client has had."""
+        return -(-rounds // self.separation)
 
 
 def everyone(client: Array) -> Array:
@@ -55,8 +61,8 @@ def make_full(size: int, multiple: int) -> CohortSampler:
     """
     slots = -(-size // multiple) * multiple
 
-    def sample(available: Available, key: Array) -> tuple[Cohort, Metrics]:
-        del available, key
+    def sample(available: Available, key: Array, round_index: Array) -> tuple[Cohort, Metrics]:
+        del available, key, round_index
         client = jnp.arange(slots, dtype=jnp.int32)
         inside = client < size
         return Cohort(jnp.where(inside, client, 0), inside), {"sim/sampled": jnp.float32(size)}
@@ -79,7 +85,8 @@ def make_fixed(size: int, cohort: int, multiple: int) -> CohortSampler:
     slots = -(-cohort // multiple) * multiple
     draws = min(size, CANDIDATES * cohort)
 
-    def sample(available: Available, key: Array) -> tuple[Cohort, Metrics]:
+    def sample(available: Available, key: Array, round_index: Array) -> tuple[Cohort, Metrics]:
+        del round_index
         if size <= SMALL:
             candidate = jax.random.permutation(key, size)[:draws].astype(jnp.int32)
         else:
@@ -137,8 +144,8 @@ def make_poisson(size: int, expected: float, multiple: int) -> CohortSampler:
     slots = -(-capacity // multiple) * multiple
     draws = min(size, enough_gaps(expected, q))
 
-    def sample(available: Available, key: Array) -> tuple[Cohort, Metrics]:
-        del available
+    def sample(available: Available, key: Array, round_index: Array) -> tuple[Cohort, Metrics]:
+        del available, round_index
         key_gap, key_rank = jax.random.split(key)
         if q >= 1.0:
             position = jnp.arange(draws, dtype=jnp.int32)

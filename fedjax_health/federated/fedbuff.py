@@ -138,7 +138,7 @@ def make_fedbuff(sampler: CohortSampler, concurrency: int, buffer: int, max_stal
                 on = parts.devices.available(world(state), client, state.clock) & data.include[client]
                 return on & ~jnp.any(client[:, None] == state.scheme.client[None, :], 1)
 
-            cohort, _ = sampler.sample(idle, stream(state, rng.Stream.COHORT))
+            cohort, _ = sampler.sample(idle, stream(state, rng.Stream.COHORT), state.round)
             luck = stream(state, rng.Stream.DEVICES)
             seconds = parts.devices.seconds(world(state), cohort.client, work_of(parts, data, cohort.client), luck)
             return jnp.where(cohort.mask, cohort.client, -1), jnp.where(cohort.mask, seconds, jnp.inf)
@@ -168,7 +168,7 @@ def make_fedbuff(sampler: CohortSampler, concurrency: int, buffer: int, max_stal
             padded = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, spare), *((0, 0),) * (leaf.ndim - 1))), tasks)
             shared = share(state, hyper, data, (flight.versions, state.params.server, state.control))
             result = work(shared, padded)
-            message, noise = mean_message(parts, state, hyper, result.acc)
+            message, _, noise = mean_message(parts, state, hyper, result.acc)
             took_part = jnp.maximum(jnp.sum(live.astype(jnp.float32)), 1.0)
             message = tree.scale(jnp.sum(jnp.where(live, scale, 0.0)) / took_part, message)
             new, metrics = server_step(parts, state, hyper, message)

@@ -21,6 +21,7 @@ from fedjax_health.federated.algorithms import Algorithm, Start
 from fedjax_health.federated.client import RunClient
 from fedjax_health.federated.cohort import CohortSampler
 from fedjax_health.models.base import ModelParams, Trainable
+from fedjax_health.privacy.correlated import Correlated
 from fedjax_health.transforms.base import UpdateTransform
 from fedjax_health.types import Array, Hyper, Metrics
 
@@ -93,6 +94,7 @@ class State(NamedTuple):
       clock: simulated time.
       scheme: what the scheme itself keeps (institutions' models, updates in flight), or ().
       audit: the Audit of the canaries; () without any.
+      noise: of the rounds before, where it is correlated over rounds, else ().
     """
 
     round: Array
@@ -105,6 +107,7 @@ class State(NamedTuple):
     clock: Clock
     scheme: Any
     audit: Any = ()
+    noise: Any = ()
 
 
 class Costs(NamedTuple):
@@ -127,7 +130,8 @@ class Costs(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Everything a federation is made of; see the parts' own files. Without canaries nobody audits."""
+    """Everything a federation is made of; see the parts' own files. Without canaries nobody audits; without `correlated` the
+    noise, if any, is the transform's."""
 
     model: Trainable
     population: Population
@@ -146,6 +150,7 @@ class Parts(NamedTuple):
     ema_decay: float
     scheme: Scheme
     canaries: Canaries | None = None
+    correlated: Correlated | None = None
 
 
 class Scheme(NamedTuple):
@@ -186,6 +191,9 @@ def init_state(parts: Parts, key: Array) -> State:
         clock=clock.start(),
         scheme=parts.scheme.init(parts, client),
         audit=_start_audit(parts.canaries, key) if parts.canaries else (),
+        noise=parts.correlated.start(jax.eval_shape(lambda: message_like(parts.algorithm, client)))
+        if parts.correlated
+        else (),
     )
 
 
@@ -216,4 +224,5 @@ def message_like(algorithm: Algorithm, client: Any) -> Any:
     params = ModelParams(client, ())
     start = Start(params, algorithm.control(client), algorithm.slot(client))
     one = jnp.float32(1.0)
-    return algorithm.final(start, algorithm.init(start), one, {"client_learning_rate": one})[0]
+    numbers = {"client_learning_rate": one, "l2_clip_norm": one}
+    return algorithm.final(start, algorithm.init(start), one, numbers)[0]

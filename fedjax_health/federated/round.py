@@ -11,12 +11,13 @@ from fedjax_health import rng, tree
 from fedjax_health.devices.clock import advance
 from fedjax_health.devices.round import Outcome, Work
 from fedjax_health.federated import canaries
+from fedjax_health.federated.aggregate import Attendance
 from fedjax_health.federated.algorithms import apply_rule
 from fedjax_health.federated.federation import Data, Parts, RoundFn, Scheme, State
 from fedjax_health.federated.work import Result, Shared, Tasks, make_work
 from fedjax_health.models.base import ModelParams
 from fedjax_health.transforms.base import Keys
-from fedjax_health.types import Array, Cohort, Hyper, Metrics
+from fedjax_health.types import Array, Cohort, Hyper, Metrics, UserError
 
 
 def stream(state: State, name: rng.Stream) -> Array:
@@ -72,7 +73,7 @@ def sample_cohort(parts: Parts, state: State) -> tuple[Cohort, Metrics]:
     def on(client: Array) -> Array:
         return parts.devices.available(world(state), client, state.clock)
 
-    return parts.sampler.sample(on, stream(state, rng.Stream.COHORT))
+    return parts.sampler.sample(on, stream(state, rng.Stream.COHORT), state.round)
 
 
 def share(state: State, hyper: Hyper, data: Data, models: Any) -> Shared:
@@ -81,7 +82,7 @@ def share(state: State, hyper: Hyper, data: Data, models: Any) -> Shared:
     return Shared(models, state.memory, data.population, hyper, *keys)
 
 
-def mean_message(parts: Parts, state: State, hyper: Hyper, acc: Any) -> tuple[Any, Metrics]:
+def mean_message(parts: Parts, state: State, hyper: Hyper, acc: Any) -> tuple[Any, Any, Metrics]:
     """From the merged accumulator to the mean message: the server side of the transforms (noise), then the division.
 
     Args:
@@ -89,11 +90,23 @@ def mean_message(parts: Parts, state: State, hyper: Hyper, acc: Any) -> tuple[An
       state: before the round.
       hyper: traced numbers.
       acc: what `work` merged.
+
+    Returns:
+      (mean, State.noise after the round, metrics).
     """
     keys = Keys(stream(state, rng.Stream.NOISE), stream(state, rng.Stream.TRANSFORM))
     total, denominator = parts.aggregator.total(acc, stream(state, rng.Stream.AGGREGATE))
     noisy, metrics = parts.transform.server(total, hyper, keys)
-    return tree.scale(1.0 / denominator, noisy), metrics
+    noise = state.noise
+    if parts.correlated is not None:
+        # after the server's side: a rotation differs from round to round, and noise added inside it would cancel nothing;
+        # turning back is orthonormal and cutting off the padding makes nothing longer, so the chain's bound still holds
+        bound = parts.transform.l2_bound(None, hyper)
+        assert bound is not None  # `build_federation` refuses a chain without one
+        deviation = hyper["noise_multiplier"] * bound
+        own, noise = parts.correlated.step(noise, noisy, deviation, keys.own)
+        noisy, metrics = tree.add(noisy, own), {**metrics, "public/noise_std": deviation}
+    return tree.scale(1.0 / denominator, noisy), noise, metrics
 
 
 def server_step(parts: Parts, state: State, hyper: Hyper, message: Any) -> tuple[State, Metrics]:
@@ -120,6 +133,7 @@ def server_step(parts: Parts, state: State, hyper: Hyper, message: Any) -> tuple
     average = jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, state.average, parts.model.release(params))
     metrics = {
         **metrics,
+        **parts.algorithm.public(state.control, hyper),
         "public/update_norm": tree.global_norm(direction),
         "public/parameter_norm": tree.global_norm(params.client),
     }
@@ -133,6 +147,41 @@ def means(result: Result, live: Array) -> Metrics:
     return {**averaged, "sim/cohort": took_part}
 
 
+def unmask(parts: Parts, state: State, acc: Any, client: Array, outcome: Outcome) -> tuple[Any, Array | None, Metrics]:
+    """With secure aggregation: the sum that the server learns, and whether there is one.
+
+    Args:
+      parts: the federation.
+      state: before the round.
+      acc: what `work` merged.
+      client: i32[C], the cohort.
+      outcome: who began to work, and whose update arrived.
+
+    Returns:
+      (accumulator, ok bool[], metrics); (acc, None, {}) without secure aggregation.
+    """
+    if parts.aggregator.unmask is None:
+        return acc, None, {}
+    attendance = Attendance(client, outcome.joined, outcome.alive)
+    return parts.aggregator.unmask(acc, attendance, stream(state, rng.Stream.AGGREGATE))
+
+
+def unless_void(ok: Array, state: State, new: State, metrics: Metrics) -> tuple[State, Metrics]:
+    """The round, or if it is void nothing but the time it took: neither model nor memory moves, and no noise is published.
+
+    Args:
+      ok: bool[].
+      state, new: before and after the round.
+      metrics: of the server.
+    """
+    kept = tree.where(ok, new, state)._replace(round=new.round, clock=new.clock)
+    did_not_happen = {
+        n: jnp.where(ok, metrics[n], 0.0) for n in ("public/noise_std", "public/update_norm") if n in metrics
+    }
+    norm = tree.global_norm(kept.params.client)
+    return kept, {**metrics, **did_not_happen, "public/parameter_norm": norm}
+
+
 def make_round(parts: Parts) -> RoundFn:
     """One flat round as a pure function of (state, hyper, data).
 
@@ -142,7 +191,15 @@ def make_round(parts: Parts) -> RoundFn:
     Returns:
       round_fn(state, hyper, data) -> (state, metrics). Metrics named "sim/..." are visible to a simulator only; "public/..."
       follow from what the server publishes.
+
+    Raises:
+      UserError: noise that is correlated over more rounds than the sampler keeps a client's apart.
     """
+    if parts.correlated is not None and parts.sampler.separation < parts.correlated.bands:
+        raise UserError(
+            f"noise correlated over {parts.correlated.bands} rounds needs a client at most once in {parts.correlated.bands} "
+            f"rounds; this sampler keeps {parts.sampler.separation} apart; use make_cyclic_poisson"
+        )
     work = make_work(parts, lambda models, source: models)
 
     def round_fn(state: State, hyper: Hyper, data: Data) -> tuple[State, Metrics]:
@@ -154,15 +211,20 @@ def make_round(parts: Parts) -> RoundFn:
         tasks = Tasks(cohort.client, outcome.alive, nobody, jnp.ones(nobody.shape, jnp.float32))
         result = work(shared, tasks)
         acc = canaries.insert(parts, state, hyper, result.acc) if parts.canaries else result.acc
-        message, noise = mean_message(parts, state, hyper, acc)
+        acc, ok, attended = unmask(parts, state, acc, cohort.client, outcome)
+        message, past, noise = mean_message(parts, state, hyper, acc)
         new, metrics = server_step(parts, state, hyper, message)
         new = new._replace(
             round=state.round + 1,
+            noise=past,
             memory=remember(state, result),
             clock=advance(state.clock, outcome.seconds),
             audit=canaries.observe(parts, state, hyper, result.acc, acc, message) if parts.canaries else state.audit,
         )
-        return new, {**sampled, **outcome.metrics, **means(result, outcome.alive), **noise, **metrics}
+        metrics = {**noise, **metrics}
+        if ok is not None:
+            new, metrics = unless_void(ok, state, new, metrics)
+        return new, {**sampled, **outcome.metrics, **means(result, outcome.alive), **attended, **metrics}
 
     return round_fn
 

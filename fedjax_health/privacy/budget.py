@@ -14,11 +14,13 @@ from fedjax_health.privacy import accounting
 from fedjax_health.privacy.accounting import Composition
 from fedjax_health.privacy.event_fields import event_of
 from fedjax_health.privacy.plan import Release, make_plan, published
+from fedjax_health.privacy.promise import relation_of
 from fedjax_health.privacy.tuning import tuned_epsilon
 from fedjax_health.types import UserError
 
 SHARES = (25, 50, 75, 100)  # per cent of the rounds
 MOST_ROUNDS = 1_000_000  # looked for
+MECHANISMS = ("central_gaussian", "local_gaussian")
 LEAST_NOISE = 0.1  # below, epsilon is in the hundreds and the distributions no longer fit memory
 
 
@@ -35,6 +37,7 @@ class Request(NamedTuple):
       prior_noise_multiplier: of the class-share histograms.
       domains: how many such histograms.
       trials: mean number of trials of a sweep, drawn from a geometric law, whose best is published; None = no sweep.
+      mechanism: "central_gaussian" or "local_gaussian".
     """
 
     clients: int
@@ -46,6 +49,7 @@ class Request(NamedTuple):
     prior_noise_multiplier: float = 20.0
     domains: int = 1
     trials: float | None = None
+    mechanism: str = "central_gaussian"
 
 
 class Spent(NamedTuple):
@@ -54,10 +58,12 @@ class Spent(NamedTuple):
     Attributes:
       events: (event, count) pairs.
       delta: of its ledger.
+      relation: of the neighbours its epsilon is for.
     """
 
     events: list[tuple[dp_accounting.DpEvent, int]]
     delta: float
+    relation: str
 
 
 def read_spent(path: str) -> Spent:
@@ -88,10 +94,12 @@ def read_spent(path: str) -> Spent:
         )
     events = []
     for entry in ledger["events"]:
-        if not isinstance(entry, dict) or "event_fields" not in entry or not isinstance(entry.get("rounds"), int):
+        # of correlated noise a client's turns, not rounds; older ledgers hold rounds alone
+        times = entry.get("times", entry.get("rounds")) if isinstance(entry, dict) else None
+        if not isinstance(times, int) or "event_fields" not in entry:
             raise UserError(f"{path}: an event has no event_fields or rounds; run again with this version to get them")
-        events.append((event_of(entry["event_fields"]), entry["rounds"]))
-    return Spent(events, delta)
+        events.append((event_of(entry["event_fields"]), times))
+    return Spent(events, delta, ledger.get("relation", "add_or_remove_one"))
 
 
 def rounds_left(before: Composition, one_round: dp_accounting.DpEvent, epsilon: float, delta: float) -> int:
@@ -149,7 +157,7 @@ def budget(request: Request, spent: Spent | None = None) -> dict[str, Any]:
         delta = min(spent.delta, request.clients**-1.1)
     target, before = request.epsilon or math.inf, [] if spent is None else spent.events
     config = PrivacyConfig(
-        "central_gaussian", target, delta, request.noise_multiplier or 0.0, request.prior_noise_multiplier
+        request.mechanism, target, delta, request.noise_multiplier or 0.0, request.prior_noise_multiplier
     )
     if spent is not None and request.noise_multiplier is None:
         _check_room(spent, target, delta)
@@ -174,7 +182,7 @@ def budget(request: Request, spent: Spent | None = None) -> dict[str, Any]:
         found["epsilon_tuned"] = tuned if math.isfinite(tuned) else None
     if spent is not None:
         found["epsilon_spent"] = accounting.epsilon_of(before, plan.delta)
-        found["rounds_left"] = rounds_left(after(0), sampler.account(plan.noise_multiplier), target, plan.delta)
+        found["rounds_left"] = rounds_left(after(0), plan.event(releases[0]), target, plan.delta)
     return found
 
 
@@ -194,6 +202,13 @@ def _check(request: Request, spent: Spent | None) -> None:
         if not ok:
             raise UserError(sentence)
 
+    require(
+        r.mechanism in MECHANISMS, f"mechanism={r.mechanism!r} is not one of {', '.join(MECHANISMS)}; give one of them"
+    )
+    require(
+        r.trials is None or r.mechanism == "central_gaussian",
+        f"trials={r.trials} of mechanism={r.mechanism!r} cannot be accounted for; leave trials out",
+    )
     require(2 <= r.clients <= 2**30, f"clients={r.clients} must be between 2 and 2^30")
     require(1 <= r.cohort <= r.clients, f"cohort={r.cohort} must be between 1 and the {r.clients} clients")
     require(1 <= r.rounds <= MOST_ROUNDS, f"rounds={r.rounds} must be between 1 and {MOST_ROUNDS}")
@@ -206,6 +221,12 @@ def _check(request: Request, spent: Spent | None) -> None:
             noise is None or LEAST_NOISE <= noise < math.inf,
             f"{name}={noise} must be at least {LEAST_NOISE}; less noise gives no guarantee worth the name",
         )
+    relation = relation_of(r.mechanism)
+    require(
+        spent is None or spent.relation == relation,
+        f"the ledger is for the relation {spent and spent.relation!r} and {r.mechanism} for {relation!r}, so that their "
+        "epsilons do not add up; give a ledger of the same mechanism",
+    )
     if spent is None:
         require(
             (r.epsilon is None) != (r.noise_multiplier is None),

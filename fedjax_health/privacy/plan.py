@@ -15,26 +15,11 @@ from fedjax_health.federated.cohort import CohortSampler
 from fedjax_health.files import write_text
 from fedjax_health.privacy import accounting, class_prior, groups, second_opinion
 from fedjax_health.privacy.event_fields import event_fields
+from fedjax_health.privacy.promise import REVEALED, not_covered, relation_of
 from fedjax_health.privacy.revealed import RevealedSampledDpEvent
 from fedjax_health.types import UserError
 
 GROUPS = (2, 5)  # clients of one household or ward, say
-
-NOT_COVERED = (
-    "tables/, figures/, report.html, metrics.jsonl, checkpoints/ and tensorboard/: made from real records to audit the "
-    "run; they are for the people who hold those records and are not part of what the guarantee covers.",
-    "Seeds after the first: repeats of the run that give the intervals; only the first one is published.",
-    "Hyper-parameters: the shipped ones were chosen on simulated data, which holds no real person; tuning on your data is "
-    "not accounted for.",
-    "The noise: it is made again from the run's seed, so that a run can be repeated, through keys of 31 bits. Whoever knows "
-    "the seed (config.json and manifest.json name it) or tries all keys can subtract it; against others the guarantee holds.",
-    "The number of clients, and the schema's public ranges, units and code books: taken as public.",
-)
-
-RECORDS_ONLY = (
-    "Whole clients: someone with n records is hidden n times worse than one record (a group of n). Whether a client takes "
-    "part, and how many records it holds, is not hidden.",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +33,8 @@ class Release:
       rounds: T.
       l2_clip_norm: sensitivity of the sum.
       passes: noisy sums that a record enters in a round of its client (record-level privacy: local epochs).
+      also: what the same noisy sums release beside it, such as "and a share of the clients"; "" = nothing.
+      least: fewest clients in any sum that the server sees; 1 = it sees single updates.
     """
 
     stage: str
@@ -56,6 +43,8 @@ class Release:
     rounds: int
     l2_clip_norm: float
     passes: int = 1
+    also: str = ""
+    least: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +75,19 @@ class PrivacyPlan:
         """Who is hidden: "client" or "record"."""
         return "record" if self.config.mechanism == "record_gaussian" else "client"
 
-    def event(self, release: Release) -> Any:
-        """Event of one round of a training.
+    @property
+    def relation(self) -> str:
+        """How two worlds differ, of `relation_of`."""
+        return relation_of(self.config.mechanism)
 
-        A record is summed once in each of E local passes: E Gaussian sums are one with the noise multiplier over sqrt(E). Its
-        client is sampled, but nothing hides whether it takes part (see `revealed`).
+    def event(self, release: Release) -> Any:
+        """Event of one round of a training; with correlated noise of one turn of a client (`sampler.separation` rounds).
+
+        A record is summed once in each of E local passes: E Gaussian sums are one with the noise multiplier over sqrt(E); a
+        client that noises its own message sends it once. The client is sampled, but nothing hides whether it takes part (see
+        `revealed`).
         """
-        if self.unit == "client":
+        if self.config.mechanism not in REVEALED:
             return release.sampler.account(self.noise_multiplier)
         noise = GaussianDpEvent(self.noise_multiplier / math.sqrt(release.passes))
         return RevealedSampledDpEvent(release.sampler.expected / release.sampler.size, noise)
@@ -104,12 +99,12 @@ class PrivacyPlan:
 
     def spent(self, rounds: dict[str, int]) -> list[tuple[Any, int]]:
         """Composition after the trainings named in `rounds` (stage -> rounds done), histograms included."""
-        trained = [(self.event(r), rounds.get(r.stage, 0)) for r in self.releases]
+        trained = [(self.event(r), r.sampler.events(rounds.get(r.stage, 0))) for r in self.releases]
         return [*self.priors(), *trained]
 
     def not_covered(self) -> list[str]:
         """What the guarantee says nothing about, in sentences."""
-        return [*NOT_COVERED, *(RECORDS_ONLY if self.unit == "record" else ())]
+        return not_covered(self.config.mechanism)
 
     def epsilon_table(self, release: Release, before: dict[str, int]) -> np.ndarray:
         """Epsilon of the run after 0 ... T rounds of a training, f64[T + 1]; NaN without a mechanism.
@@ -120,8 +115,9 @@ class PrivacyPlan:
         """
         if not self.formal:
             return np.full(release.rounds + 1, np.nan)
-        one_round = self.event(release)
-        return accounting.epsilon_table(self.spent(before), one_round, release.rounds, self.delta)
+        count, one = release.sampler.events, self.event(release)
+        table = accounting.epsilon_table(self.spent(before), one, count(release.rounds), self.delta)
+        return table[[count(t) for t in range(release.rounds + 1)]]
 
     def ledger(self, rounds: dict[str, int]) -> dict[str, Any]:
         """The ledger for the rounds that really ran, as JSON-ready values.
@@ -133,9 +129,8 @@ class PrivacyPlan:
           UserError: the accountants contradict each other (see `second_opinion.opinions`).
         """
         c = self.config
-        # a record is emptied in place, so that its client's batches stay as they are; a client is simply not there
-        relation = "add_or_remove_one" if self.unit == "client" else "zero_out_one"
-        common = {"unit": self.unit, "relation": relation, "mechanism": c.mechanism}
+        common: dict[str, Any] = {"unit": self.unit, "relation": self.relation, "mechanism": c.mechanism}
+        common["server_sees_sums_of"] = min((r.least for r in self.releases), default=1)
         if not self.formal:
             names = ("epsilon_total", "epsilon_rdp", "epsilon_replace_one", "delta_replace_one")
             names += ("replace_one_method", "delta", "target_epsilon")
@@ -153,11 +148,12 @@ class PrivacyPlan:
             for domain in dict.fromkeys(r.domain for r in self.releases)
         ]
         for r in self.releases:
-            if rounds.get(r.stage, 0):
-                event, probability = self.event(r), r.sampler.expected / r.sampler.size
-                released = f"synthetic/{r.stage.replace('/', '_')} and its generator"
+            if done := rounds.get(r.stage, 0):
+                times = r.sampler.events(done)
+                event, probability = self.event(r), r.sampler.separation * r.sampler.expected / r.sampler.size
+                released = f"synthetic/{r.stage.replace('/', '_')} and its generator{' ' + r.also if r.also else ''}"
                 events.append(
-                    self._event(f"train {r.stage}", released, event, rounds[r.stage], r.l2_clip_norm, probability)
+                    self._event(f"train {r.stage}", released, event, done, r.l2_clip_norm, probability, times)
                 )
         return {
             **common,
@@ -170,7 +166,7 @@ class PrivacyPlan:
         }
 
     def _event(
-        self, name: str, release: str, event: Any, rounds: int, bound: float, probability: float
+        self, name: str, release: str, event: Any, rounds: int, bound: float, probability: float, times: int = 1
     ) -> dict[str, Any]:
         return {
             "name": name,
@@ -178,8 +174,9 @@ class PrivacyPlan:
             "event": type(event).__name__,
             "detail": str(event),
             "event_fields": event_fields(event),
-            "epsilon": accounting.epsilon_of([(event, rounds)], self.delta),
+            "epsilon": accounting.epsilon_of([(event, times)], self.delta),
             "rounds": rounds,
+            "times": times,
             "noise_multiplier": self.noise_multiplier
             if name.startswith("train")
             else self.config.prior_noise_multiplier,

@@ -104,11 +104,24 @@ def _parties(ledger: Mapping[str, Any]) -> list[Party]:
     server = Party(
         "the server", f"every single update as it arrives, and who sent it{noise}", "trusted: no secure aggregation"
     )
+    if (least := ledger.get("server_sees_sums_of", 1)) > 1:
+        server = Party(
+            "the server",
+            f"sums of at least {least} clients' clipped updates, who took part, and class shares before their noise{noise}",
+            "simulated: all masks come from one key that the program knows, which shows the flow of data and secures nothing; "
+            "trusted until the protocol with real keys runs",
+        )
     if ledger.get("unit") == "record":
         server = Party(
             "the server",
             "every single update with the noise its client put in, who sent it, and class shares before their noise",
             "trusted with the class shares; the training's part of the promise above holds against the server, too",
+        )
+    if ledger.get("mechanism") == "local_gaussian":
+        server = Party(
+            "the server",
+            "every single update and class share with the noise its client put in, who sent it, and when",
+            "trusted with no data: the promise above holds against the server, too",
         )
     return [
         Party("each client", "its own records, and the models it is sent", "raw records never leave it"),

@@ -110,7 +110,7 @@ def replay(counts, rounds=ROUNDS, **changes):
 
     replayed = []
     for r in range(1, rounds + 1):
-        cohort, _ = parts.sampler.sample(everyone, rng.stream_key(root, r, rng.Stream.COHORT))
+        cohort, _ = parts.sampler.sample(everyone, rng.stream_key(root, r, rng.Stream.COHORT), jnp.int32(r - 1))
         who = np.asarray(cohort.client)[np.asarray(cohort.mask)]
         drawn = np.asarray(index(rng.stream_key(root, r, rng.Stream.CLIENT), jnp.asarray(who)))
         rows = [[offset[k] + i[i < count[k]] for i in steps] for k, steps in zip(who, drawn, strict=True)]

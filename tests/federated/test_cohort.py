@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dp_accounting
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
@@ -15,9 +16,11 @@ from fedjax_health.federated import cohort
 from fedjax_health.threefry import root_key
 from fedjax_health.types import UserError
 
+FIRST = jnp.int32(0)  # round
+
 
 def draw(sampler, draws, seed=0):
-    out, metrics = jax.jit(jax.vmap(lambda key: sampler.sample(cohort.everyone, key)))(
+    out, metrics = jax.jit(jax.vmap(lambda key: sampler.sample(cohort.everyone, key, FIRST)))(
         jax.random.split(jax.random.key(seed), draws)
     )
     taken = np.zeros((draws, sampler.size), int)
@@ -71,16 +74,16 @@ def test_empty_slots_are_zero_and_ids_ascend():
 
 def test_addressed_by_key_not_by_slots():
     key = jax.random.key(3)
-    few, many = (cohort.make_poisson(1000, 30.0, m).sample(cohort.everyone, key)[0] for m in (1, 40))
+    few, many = (cohort.make_poisson(1000, 30.0, m).sample(cohort.everyone, key, FIRST)[0] for m in (1, 40))
     assert few.client.shape != many.client.shape
     np.testing.assert_array_equal(few.client[few.mask], many.client[many.mask])
-    other = cohort.make_poisson(1000, 30.0, 1).sample(cohort.everyone, jax.random.key(4))[0]
+    other = cohort.make_poisson(1000, 30.0, 1).sample(cohort.everyone, jax.random.key(4), FIRST)[0]
     assert not np.array_equal(few.client, other.client)
 
 
 def test_everyone_takes_part_at_rate_one():
     sampler = cohort.make_poisson(7, 7.0, 4)
-    out, metrics = sampler.sample(cohort.everyone, jax.random.key(0))
+    out, metrics = sampler.sample(cohort.everyone, jax.random.key(0), FIRST)
     assert sampler.slots == 8
     np.testing.assert_array_equal(out.client, [0, 1, 2, 3, 4, 5, 6, 0])
     np.testing.assert_array_equal(out.mask, [True] * 7 + [False])
@@ -105,7 +108,7 @@ def test_overflow_keeps_a_uniform_subset(monkeypatch):
 
 def test_millions_of_clients_without_an_array_of_them():
     sampler = cohort.make_poisson(20_000_000, 50.0, 10)
-    out, metrics = jax.jit(jax.vmap(lambda key: sampler.sample(cohort.everyone, key)))(
+    out, metrics = jax.jit(jax.vmap(lambda key: sampler.sample(cohort.everyone, key, FIRST)))(
         jax.random.split(jax.random.key(0), 400)
     )
     assert abs(float(metrics["sim/sampled"].mean()) - 50) < 5 * np.sqrt(50 / 400)
@@ -148,9 +151,9 @@ def sizes_of(abstract):
 @pytest.mark.parametrize("make", [cohort.make_fixed, cohort.make_poisson])
 def test_a_cohort_of_a_huge_population_costs_that_of_the_cohort(make, size):
     sampler = make(size, 50, 8)
-    program = jax.make_jaxpr(lambda key: sampler.sample(cohort.everyone, key))(jax.random.key(0))
+    program = jax.make_jaxpr(lambda key: sampler.sample(cohort.everyone, key, FIRST))(jax.random.key(0))
     assert max(sizes_of(program.jaxpr)) < 2000
-    (client, mask), _ = jax.jit(lambda key: sampler.sample(cohort.everyone, key))(jax.random.key(0))
+    (client, mask), _ = jax.jit(lambda key: sampler.sample(cohort.everyone, key, FIRST))(jax.random.key(0))
     assert client.shape == mask.shape == (sampler.slots,) and sampler.slots < 150
     ids = np.asarray(client)[np.asarray(mask)]
     assert len(ids) >= 20 and len(set(ids)) == len(ids) and np.all((ids >= 0) & (ids < size))
@@ -188,7 +191,7 @@ def test_fixed_looks_for_others_in_the_place_of_those_that_are_off(size):
     def odd_ones(client):
         return client % 2 == 1
 
-    sample = jax.jit(jax.vmap(lambda key: sampler.sample(odd_ones, key)))
+    sample = jax.jit(jax.vmap(lambda key: sampler.sample(odd_ones, key, FIRST)))
     (client, mask), metrics = jax.device_get(sample(jax.random.split(jax.random.key(0), 500)))
     assert np.all(client[mask] % 2 == 1) and np.all(client[~mask] == 0)
     np.testing.assert_array_equal(mask.sum(1), metrics["sim/sampled"])
@@ -201,11 +204,11 @@ def test_fixed_looks_for_others_in_the_place_of_those_that_are_off(size):
 def test_fixed_goes_short_when_too_few_are_on():
     sampler = cohort.make_fixed(1000, 10, 4)
     for who, most in ((lambda client: client % 100 == 7, 9), (lambda client: client < 0, 0)):
-        (client, mask), metrics = jax.device_get(sampler.sample(who, jax.random.key(0)))
+        (client, mask), metrics = jax.device_get(sampler.sample(who, jax.random.key(0), FIRST))
         assert mask.shape == (12,) and mask.sum() <= most
         assert metrics["sim/sampled"] == mask.sum() and np.all(client[~mask] == 0)
     few = cohort.make_fixed(6, 5, 1)
-    (client, mask), _ = jax.device_get(few.sample(lambda client: client < 3, jax.random.key(0)))
+    (client, mask), _ = jax.device_get(few.sample(lambda client: client < 3, jax.random.key(0), FIRST))
     assert sorted(client[mask]) == [0, 1, 2]  # all that there are
 
 
@@ -215,7 +218,7 @@ def test_a_cohort_is_a_function_of_seed_and_round(make):
 
     def of(seed, round_index):
         key = rng.stream_key(root_key(seed), round_index, rng.Stream.COHORT)
-        out = jax.jit(lambda k: sampler.sample(cohort.everyone, k))(key)[0]
+        out = jax.jit(lambda k: sampler.sample(cohort.everyone, k, FIRST))(key)[0]
         return tuple(np.asarray(out.client)[np.asarray(out.mask)])
 
     assert of(0, 3) == of(0, 3)
@@ -227,7 +230,7 @@ def test_full_is_everyone_whoever_is_on():
     """A client that is off is asked all the same, and does not answer: its absence is the devices' to say."""
     sampler = cohort.make_full(10, 4)
     for on in (cohort.everyone, lambda client: client < 3):
-        (client, mask), metrics = sampler.sample(on, jax.random.key(0))
+        (client, mask), metrics = sampler.sample(on, jax.random.key(0), FIRST)
         np.testing.assert_array_equal(client, [*range(10), 0, 0])
         np.testing.assert_array_equal(mask, [True] * 10 + [False] * 2)
         assert metrics == {"sim/sampled": 10.0}
@@ -237,7 +240,7 @@ def test_full_is_everyone_whoever_is_on():
 def test_poisson_does_not_look_for_others():
     """Whom the accountant amplifies by: who is off was drawn all the same."""
     sampler = cohort.make_poisson(300, 20.0, 1)
-    on, off = (sampler.sample(who, jax.random.key(0))[0] for who in (cohort.everyone, lambda client: client < 0))
+    on, off = (sampler.sample(who, jax.random.key(0), FIRST)[0] for who in (cohort.everyone, lambda client: client < 0))
     jax.tree.map(np.testing.assert_array_equal, on, off)
 
 

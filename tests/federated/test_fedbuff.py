@@ -83,7 +83,9 @@ def draws(parts):
     def fresh(t, busy):
         occupied = jnp.array(sorted(busy) or [-1], jnp.int32)
         key = rng.stream_key(root_key(0), t + 1, rng.Stream.COHORT)
-        cohort, _ = parts.sampler.sample(lambda client: ~jnp.any(client[:, None] == occupied[None, :], 1), key)
+        cohort, _ = parts.sampler.sample(
+            lambda client: ~jnp.any(client[:, None] == occupied[None, :], 1), key, jnp.int32(t)
+        )
         luck = rng.stream_key(root_key(0), t + 1, rng.Stream.DEVICES)
         seconds = parts.devices.seconds(world, cohort.client, None, luck)
         assert np.all(cohort.mask)

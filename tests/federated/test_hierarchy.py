@@ -111,7 +111,9 @@ def test_equals_numpy(institutions, period, sampler, weighting, devices):
     built = build(config(institutions, period, weighting, sampler=sampler), devices)
     ours, cohorts = states(built, 6), []
     for t in range(1, 7):
-        cohort, _ = built[0].sampler.sample(everyone, rng.stream_key(root_key(0), t, rng.Stream.COHORT))
+        cohort, _ = built[0].sampler.sample(
+            everyone, rng.stream_key(root_key(0), t, rng.Stream.COHORT), jnp.int32(t - 1)
+        )
         cohorts.append(np.asarray(cohort.client)[np.asarray(cohort.mask)].tolist())
     if sampler == "fixed":
         assert {len(cohort) for cohort in cohorts} == {4}

@@ -76,8 +76,8 @@ def program(parts: Parts) -> Callable[..., Any]:
     store = toy.domain(num_clients=parts.population.size).data
     owner = jnp.asarray(np.repeat(np.arange(parts.population.size), np.asarray(store.count)), jnp.int32)
 
-    def sample(available: Any, key: Any) -> Any:
-        drawn, metrics = parts.sampler.sample(available, key)
+    def sample(available: Any, key: Any, round_index: Any) -> Any:
+        drawn, metrics = parts.sampler.sample(available, key, round_index)
         return drawn, {**metrics, "probe/sampler_key": jax.random.key_data(key)}
 
     def server(update: Any, hyper: Any, keys: Any) -> Any:

@@ -153,3 +153,14 @@ def test_no_mechanism_claims_nothing():
     assert ledger["epsilon_total"] is None and ledger["delta"] is None and ledger["events"] == []
     assert ledger["epsilon_rdp"] is None and ledger["groups"] == []
     json.dumps(ledger, allow_nan=False)
+
+
+def test_the_ledger_says_of_how_many_the_server_sees_sums(plan):
+    """One training without secure aggregation, and it sees single updates."""
+    assert plan.ledger({})["server_sees_sums_of"] == 1
+    summed = [dataclasses.replace(r, least=9 + i) for i, r in enumerate(RELEASES)]
+    for mechanism in ("central_gaussian", "none"):
+        whole = make_plan(dataclasses.replace(CONFIG, mechanism=mechanism), K, summed)
+        assert whole.ledger({})["server_sees_sums_of"] == 9
+    mixed = dataclasses.replace(plan, releases=(*summed[:2], RELEASES[2]))
+    assert mixed.ledger({})["server_sees_sums_of"] == 1

@@ -103,7 +103,8 @@ def noise_key(address: Callable[[Any], tuple[Any, Any, rng.Stream]]) -> Apply:
 def noise_on_the_mean(parts: Any, state: Any, hyper: Any, acc: Any) -> Any:
     keys = rounds.Keys(*(rounds.stream(state, name) for name in (rng.Stream.NOISE, rng.Stream.TRANSFORM)))
     total, denominator = parts.aggregator.total(acc, rounds.stream(state, rng.Stream.AGGREGATE))
-    return parts.transform.server(tree.scale(1.0 / denominator, total), hyper, keys)
+    mean, metrics = parts.transform.server(tree.scale(1.0 / denominator, total), hyper, keys)
+    return mean, state.noise, metrics
 
 
 def behind_the_noise(published: bool) -> Apply:
@@ -111,10 +112,10 @@ def behind_the_noise(published: bool) -> Apply:
     real_message, real_step, held = rounds.mean_message, rounds.server_step, {}
 
     def message(parts: Any, state: Any, hyper: Any, acc: Any) -> Any:
-        noisy, metrics = real_message(parts, state, hyper, acc)
+        noisy, past, metrics = real_message(parts, state, hyper, acc)
         total, denominator = parts.aggregator.total(acc, rounds.stream(state, rng.Stream.AGGREGATE))
         held["clean"] = tree.scale(1.0 / denominator, total)
-        return noisy, metrics
+        return noisy, past, metrics
 
     def step(parts: Any, state: Any, hyper: Any, noisy: Any) -> Any:
         after, metrics = real_step(parts, state, hyper, noisy)
@@ -163,8 +164,8 @@ def short_accounting(real: Any) -> dict[str, Any]:
 
 
 def substitutes(real: Any) -> dict[str, Any]:
-    def sample(available: Any, key: Any) -> Any:
-        drawn, metrics = real.sample(available, key)
+    def sample(available: Any, key: Any, round_index: Any) -> Any:
+        drawn, metrics = real.sample(available, key, round_index)
         client = jnp.where(available(drawn.client), drawn.client, (drawn.client + 1) % real.size)
         return drawn._replace(client=client), metrics
 

@@ -95,3 +95,23 @@ def test_a_server_that_sees_noisy_updates_only_is_not_said_to_be_trusted_with_re
     _, made = checks(tmp_path, {}, {"mechanism": "record_gaussian", "unit": "record"})
     who, server = made.parties[0].who, made.parties[1]
     assert who == "each client" and "with the noise" in server.sees and "holds against the server" in server.limit
+
+
+def test_a_server_of_local_noise_is_trusted_with_nothing(tmp_path):
+    _, made = checks(tmp_path, {}, {"mechanism": "local_gaussian", "unit": "client"})
+    server = made.parties[1]
+    assert "class share with the noise its client put in" in server.sees and "draws the noise" not in server.sees
+    assert "trusted with no data" in server.limit and "holds against the server" in server.limit
+
+
+def test_the_server_sees_sums_with_secure_aggregation_and_updates_without(tmp_path):
+    def server(ledger):
+        _, made = checks(tmp_path, {"ward": schema("heart_rate")}, ledger)
+        return next(party for party in made.parties if party.who == "the server")
+
+    assert server(FORMAL).limit == "trusted: no secure aggregation" and "every single update" in server(FORMAL).sees
+    assert server(FORMAL | {"server_sees_sums_of": 1}) == server(FORMAL)
+    for ledger in (FORMAL, {"mechanism": "none", "unit": "client"}):
+        party = server(ledger | {"server_sees_sums_of": 9})
+        assert party.sees.startswith("sums of at least 9 clients' clipped updates, who took part")
+        assert ("draws the noise" in party.sees) == (ledger is FORMAL) and party.limit.startswith("simulated")
