@@ -39,7 +39,7 @@ def make_cyclic_poisson(size: int, expected: float, groups: int, multiple: int) 
     Raises:
       UserError: more clients expected a round than a group holds.
 
-    Source: Choquette-Choo et al. 2023, arXiv 2306.08153, section 4 (b-banded, cyclic sampling of a partition).
+    Source: Choquette-Choo et al. 2023, arXiv 2306.08153 (cyclic sampling of a partition, for b bands).
     """
     if groups * expected > size:
         raise UserError(

@@ -54,7 +54,7 @@ def prefix_error(coefficients: np.ndarray, rounds: int) -> float:
       coefficients: f64[b], first column of C, of any scale.
       rounds: T.
 
-    Source: McKenna 2024, arXiv 2405.15913, section 3.
+    Source: McKenna 2024, arXiv 2405.15913.
     """
     return _loss(np.asarray(coefficients, np.float64), rounds)[0]
 
@@ -126,7 +126,7 @@ def make_correlated(rounds: int, bands: int) -> Correlated:
     Raises:
       UserError: bands below 1 or above rounds.
 
-    Source: Choquette-Choo et al. 2023, arXiv 2306.08153, Theorem 4; McKenna 2024, arXiv 2405.15913, Proposition 2.1.
+    Source: Choquette-Choo et al. 2023, arXiv 2306.08153 (amplified banded factorisation); McKenna 2024, arXiv 2405.15913, Proposition 2.1.
     """
     c = coefficients(rounds, bands)
     first, later = jnp.float32(c[0]), jnp.asarray(c[1:], jnp.float32)
