@@ -126,7 +126,7 @@ def make_correlated(rounds: int, bands: int) -> Correlated:
     Raises:
       UserError: bands below 1 or above rounds.
 
-    Source: Choquette-Choo et al. 2023, arXiv 2306.08153 (amplified banded factorisation); McKenna 2024, arXiv 2405.15913, Proposition 2.1.
+    Source: Choquette-Choo et al. 2023, arXiv 2306.08153; McKenna 2024, arXiv 2405.15913, Proposition 2.1.
     """
     c = coefficients(rounds, bands)
     first, later = jnp.float32(c[0]), jnp.asarray(c[1:], jnp.float32)
