@@ -1,4 +1,4 @@
-"""What weaker observers of a run learn from it: all published updates, the last model, or the published average alone.
+"""What weaker observers of a run learn from it: those of all published updates, and of the last model alone.
 
 `results(quick)` gives figures named `audit/...`; `python -m benchmarks.privacy --parts observers` prints them. The runs are
 those of `benchmarks.audit` (2,000 clients, cohort 100, 50 Poisson rounds, 200 canaries, epsilon 8, 3 and 1 by the noise). The
@@ -6,11 +6,10 @@ strongest observer is measured there: the one whom the accountant grants the oth
 those. The scores:
 
 all updates        of each round's published sum, as `federated.canaries` adds them up;
-last model         <c_j, w_0 - w_T>: where the whole run moved the model along the canary's direction;
-published average  the same of the averaged parameters, which are what a run publishes.
+last model         <c_j, w_0 - w_T>: how far the whole run moved the model along the canary's direction.
 
-Estimates of the last two are those of two Gaussians fitted to the scores (Andrew et al. 2023, arXiv 2302.03098). A canary of
-directions has no row in a synthetic table: what an observer of that alone learns is `tables/membership.csv` of a run.
+Estimates from the last model are those of two Gaussians fitted to the scores (Andrew et al. 2023, arXiv 2302.03098). A canary
+of directions has no row in a synthetic table: what an observer of that alone learns is `tables/membership.csv` of a run.
 """
 
 from __future__ import annotations
@@ -33,13 +32,9 @@ from fedjax_health.privacy import accounting
 from fedjax_health.privacy.audit_bounds import audit_bound, one_run
 from fedjax_health.privacy.audit_estimate import estimate_composed, estimate_epsilon
 
-MODELS = ("last model", "published average")
 
-
-def observed(
-    parts: Parts, config: TrainConfig, noise: float, seeds: Sequence[int]
-) -> tuple[Audit, dict[str, np.ndarray]]:
-    """What a run of each seed leaves: the audit f64[N, k] each, and the scores of the models it ends with f64[N, k].
+def observed(parts: Parts, config: TrainConfig, noise: float, seeds: Sequence[int]) -> tuple[Audit, np.ndarray]:
+    """What a run of each seed leaves: the audit, and the canaries' scores from the last model; f64[N, k] each.
 
     Args:
       parts, config: of `benchmarks.audit.federation`.
@@ -54,12 +49,11 @@ def observed(
     start = program.start(seeds)
     before = np.asarray(flat(start.params.client), np.float64)
     state, _ = program.run(start, program.place(numbers, population_key(0)))
+    moved = before - np.asarray(flat(state.params.client), np.float64)
     index = jnp.arange(CANARIES, dtype=jnp.int32)
-    every = jax.vmap(lambda j: canaries.direction(parts.canaries, j, before.shape[1]))(index)  # pyright: ignore[reportArgumentType]
-    ends = (state.params.client, state.average)
-    moved = {n: before - np.asarray(flat(end), np.float64) for n, end in zip(MODELS, ends, strict=True)}
+    every = jax.vmap(lambda j: canaries.direction(parts.canaries, j, moved.shape[1]))(index)  # pyright: ignore[reportArgumentType]
     audit = Audit(*(np.asarray(leaf, np.float64) for leaf in state.audit))  # pyright: ignore[reportArgumentType]
-    return audit, {name: way @ np.asarray(every, np.float64).T for name, way in moved.items()}
+    return audit, moved @ np.asarray(every, np.float64).T
 
 
 def results(quick: bool) -> list[dict[str, Any]]:
@@ -74,24 +68,30 @@ def results(quick: bool) -> list[dict[str, Any]]:
     for epsilon in EPSILONS:
         noise = accounting.calibrate_noise(lambda z: [(parts.sampler.account(z), ROUNDS)], epsilon, DELTA)
         accounted = accounting.epsilon_of([(parts.sampler.account(noise), ROUNDS)], DELTA)
-        audit, models = observed(parts, config, noise, seeds)
+        audit, last = observed(parts, config, noise, seeds)
         inserted = np.asarray(audit.inserted) > 0
-        rows = zip(np.asarray(audit.during), np.asarray(audit.rounds), inserted, strict=True)
-        estimates = {
-            "all updates": [estimate_composed(d, r, own, parts.sampler.account, ROUNDS, DELTA) for d, r, own in rows]
+        known = zip(np.asarray(audit.during), np.asarray(audit.rounds), inserted, strict=True)
+        observers = {
+            "all updates": (
+                np.asarray(audit.loss),
+                [estimate_composed(d, r, own, parts.sampler.account, ROUNDS, DELTA) for d, r, own in known],
+            ),
+            "last model": (
+                last,
+                [
+                    estimate_epsilon(s[own], s[~own], DELTA, same_deviation=True)
+                    for s, own in zip(last, inserted, strict=True)
+                ],
+            ),
         }
-        ranked = {"all updates": np.asarray(audit.loss), **models}
-        for name, scores in models.items():
-            pairs = zip(scores, inserted, strict=True)
-            estimates[name] = [estimate_epsilon(s[own], s[~own], DELTA, same_deviation=True) for s, own in pairs]
-        for name, scores in ranked.items():
+        for name, (scores, estimates) in observers.items():
             bounds = [
                 audit_bound(s, own, DELTA, one_run, np.random.default_rng(seed))
                 for s, own, seed in zip(scores, inserted, seeds, strict=True)
             ]
             at = f"audit/epsilon {epsilon:g}, {name}"
             found += [
-                report.make_result(f"{at}: estimate", estimates[name], "epsilon", "accounted", [accounted]),
+                report.make_result(f"{at}: estimate", estimates, "epsilon", "accounted", [accounted]),
                 report.make_result(f"{at}: lower bound", bounds, "epsilon", "accounted", [accounted]),
             ]
     return found
