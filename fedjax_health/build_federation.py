@@ -14,6 +14,7 @@ from fedjax_health import rng, tree
 from fedjax_health.attacks.poisoning import make_update_attack, poison_population
 from fedjax_health.build_costs import make_costs
 from fedjax_health.build_secure import Secure, check_private_secure, make_secure
+from fedjax_health.checks import MECHANISMS
 from fedjax_health.data.population import Population
 from fedjax_health.devices.round import DeviceLayer
 from fedjax_health.federated.adaptive_clip import with_clip_norm
@@ -81,6 +82,8 @@ def build_federation(
       UserError: a batch larger than any client, a cohort larger than the population, more to remember than fits, or
         privacy with parts that no accountant covers.
     """
+    if mechanism not in MECHANISMS:
+        raise UserError(f"mechanism={mechanism!r} is not one of {', '.join(MECHANISMS)}; give one of them")
     _check_sizes(train, population)
     private, records = mechanism in CENTRAL, mechanism == "record_gaussian"
     correlated = mechanism == "correlated_gaussian"

@@ -29,6 +29,14 @@ def refused(sentence, **settings):
     assert "\n" not in str(error.value)
 
 
+def test_an_unknown_mechanism_is_not_taken_for_none(monkeypatch):
+    def misspelt(*args):
+        return build_federation.build_federation(*args[:-2], "central_gausian", 0)
+
+    monkeypatch.setattr(toy, "build_federation", misspelt)
+    refused("mechanism='central_gausian' is not one of central_gaussian, ")
+
+
 def test_sizes_that_do_not_fit():
     refused(rf"batch_size=7 is larger than any client \(the largest holds {toy.H} records\)", batch_size=7)
     refused(r"cohort=25 is larger than the 24 training clients", cohort=25)

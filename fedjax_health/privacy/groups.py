@@ -12,7 +12,7 @@ from fedjax_health.privacy.accounting import Composition
 
 REPLACE_ONE = dp_accounting.NeighboringRelation.REPLACE_ONE
 DIRECT = "PLD, replace-one relation"
-BY_STEPS = "group privacy over add-or-remove steps"
+BY_STEPS = "group privacy over steps of one"
 _POINTS = 4_000  # of the curve delta(epsilon) that are looked at
 _FLOOR = 1e-13  # deltas below are what composing PLDs cuts off
 
