@@ -110,6 +110,7 @@ def build_parts(
             config.devices.over_commitment if published else 1.0,
             mechanism,
             config.privacy.noise_bands,
+            config.privacy.least_share,
         )
         if mechanism == "central_gaussian" and train.aggregation.secure != "none":
             check_private_secure(parts, ring_graph(train.aggregation, parts.sampler), *who_can_join(parts, config))

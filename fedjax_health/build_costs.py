@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_health import tree
-from fedjax_health.build_secure import Secure
+from fedjax_health.build_secure import CALLS, Secure, protocol_operations
 from fedjax_health.federated.algorithms import Algorithm
 from fedjax_health.federated.client import Plan
 from fedjax_health.federated.federation import Costs
@@ -55,6 +55,8 @@ def make_costs(
         bytes_down=download_wire(train.compression, params.client).bits / 8 + beside,
         model_bytes=4 * tree.size(params.client),
         memory_bytes=own + 4 * tree.size(generator),
+        operations=protocol_operations(transform.wire(full_wire(message)).size, secure.graph) if secure else 0.0,
+        calls=CALLS if secure else 1,
     )
 
 

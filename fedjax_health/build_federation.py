@@ -61,6 +61,7 @@ def build_federation(
     over_commitment: float,
     mechanism: str,
     noise_bands: int = 1,
+    least_share: float = 0.75,
 ) -> Parts:
     """A federation of a population.
 
@@ -75,8 +76,10 @@ def build_federation(
       mechanism: "central_gaussian" adds noise to the sum, and divides by the public expected cohort; so does
         "correlated_gaussian", with noise that cancels over rounds and clients that take turns; "record_gaussian" clips
         and noises every record's gradient on the client instead; "local_gaussian" every client's update, and the server,
-        who sees each, divides by what came in, as for "none".
+        who sees each, divides by what came in, as for "none"; so does "distributed_gaussian", whose clients' shares of the
+        noise make up the whole in a secure sum.
       noise_bands: b of "correlated_gaussian", rounds over which its noise is correlated and groups of clients.
+      least_share: of "distributed_gaussian", share of the expected cohort whose noise is the whole of it, in (0, 1].
 
     Raises:
       UserError: a batch larger than any client, a cohort larger than the population, more to remember than fits, or
@@ -89,7 +92,7 @@ def build_federation(
     correlated = mechanism == "correlated_gaussian"
     if correlated:
         check_turns(train, noise_bands)
-    local = mechanism == "local_gaussian"
+    local, distributed = mechanism == "local_gaussian", mechanism == "distributed_gaussian"
     direction = make_direction(model, train.batch_size) if records else model.field
     algorithm = make_record_sgd(direction, _rule(train)) if records else _algorithm(model, train, population.size)
     algorithm = with_clip_norm(algorithm, train, mechanism)
@@ -112,7 +115,7 @@ def build_federation(
     chunk = _chunk(train.clients_per_chunk, -(-wanted // mesh.size), 4 * tree.size(params.client))
     drawn = sampler(mesh.size * chunk)
     compression = make_compression(train.compression, message)
-    secure = make_secure(train, sampler(1), compression, message, mechanism)
+    secure = make_secure(train, sampler(1), compression, message, mechanism, least_share)
     transform = compression if records else _transform(compression, train, private and not correlated, secure)
     if local:
         transform = make_local_privacy(compression, train)
@@ -136,9 +139,10 @@ def build_federation(
         ema_decay=train.ema_decay,
         scheme=_scheme(train, drawn),
         correlated=make_correlated(train.rounds, noise_bands) if correlated else None,
+        noise_grid=secure.grid if secure else None,
     )
     _check_memory(parts, params.client, message)
-    if private or local:
+    if private or local or distributed:
         _check_private(parts)
     if private and secure:
         check_private_secure(parts, secure.graph, population.size)

@@ -11,7 +11,9 @@ if TYPE_CHECKING:  # config imports this module
     from fedjax_health.federation_config import DevicesConfig, PartitionConfig
 
 
-MECHANISMS = ("central_gaussian", "correlated_gaussian", "record_gaussian", "local_gaussian", "none")
+MECHANISMS = (
+    "central_gaussian", "correlated_gaussian", "record_gaussian", "local_gaussian", "distributed_gaussian", "none",
+)  # fmt: skip
 
 
 def _check_devices(d: DevicesConfig, private: bool) -> None:
@@ -94,6 +96,7 @@ def check(c: Config) -> None:
         f"config privacy.noise_bands={p.noise_bands} must be positive, and at least 2 for privacy.mechanism="
         "'correlated_gaussian'; with 1 that is 'central_gaussian'",
     )
+    require(0 < p.least_share <= 1, f"config privacy.least_share={p.least_share} must be in (0, 1]")
     private = p.mechanism != "none"
     _check_devices(c.devices, private)
     asynchronous = [m for m in c.models if getattr(c, m, None) and getattr(c, m).train.algorithm == "fedbuff"]

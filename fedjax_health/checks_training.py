@@ -156,7 +156,7 @@ def check_secure(c: TrainConfig, path: str, mechanism: str) -> None:
     )
     _go_together(path, plain, f"aggregation.secure={a.secure!r}", "secure to 'none'")
     require(
-        mechanism in ("none", "central_gaussian"),
+        mechanism in ("none", "central_gaussian", "distributed_gaussian"),
         f"config {path}.aggregation.secure={a.secure!r} is not accounted for with privacy.mechanism={mechanism!r}; set it to "
         "'none'",
     )
@@ -235,8 +235,18 @@ def _check_private(c: TrainConfig, path: str, mechanism: str) -> None:
         f"local={c.local!r}",
         "'steps': how long a client works, which the server sees, may not depend on its records",
     )
+    secure = (
+        c.aggregation.secure != "none",
+        "aggregation.secure='none'",
+        "'ideal' or 'masked': the noise hides in a sum only",
+    )
     in_turns = (c.sampler == "poisson", f"sampler={c.sampler!r}", "'poisson': its clients take turns in groups")
-    own = {"record_gaussian": of_records, "local_gaussian": (same_work,), "correlated_gaussian": (in_turns,)}
+    own = {
+        "record_gaussian": of_records,
+        "local_gaussian": (same_work,),
+        "correlated_gaussian": (in_turns,),
+        "distributed_gaussian": (secure, same_work),
+    }
     covered = (
         *own.get(mechanism, ()),
         (a.weighting == "equal", f"aggregation.weighting={a.weighting!r}", "'equal': a weight may not depend on data"),

@@ -108,7 +108,8 @@ class PrivacyConfig:
         client: hides one record, `l2_clip_norm` bounds its gradient, and nobody sees an update without noise),
         "local_gaussian" (noise on each client's own clipped update and class shares before they leave it: hides a client's
         data, from the server as well, but not that it takes part), "correlated_gaussian" (as central, with noise that cancels
-        over rounds, and clients that take turns) or "none".
+        over rounds, and clients that take turns), "distributed_gaussian" (discrete noise in each client's message, of which
+        the server sees the secure sum only: hides a client's data from it as well, at the noise of one sum) or "none".
       epsilon: budget of all that a run publishes about one client (or record), all domains and models together (> 0).
       delta: 0 means K^-1.1, K the clients (or records); else it must be below 1/K.
       noise_multiplier: 0 = calibrated so that the whole run meets epsilon; else used as given, and training stops at
@@ -117,6 +118,8 @@ class PrivacyConfig:
       canaries: virtual clients a federation that audit the noise while it trains; 0 = none, else 100 or more say something.
       noise_bands: of "correlated_gaussian" (>= 2 there): rounds over which the noise is correlated, and in which a client takes
         part once at most; noise_bands x cohort clients are needed.
+      least_share: of "distributed_gaussian", share of the expected cohort whose noise is the whole of it, in (0, 1]: a round of
+        fewer is void, one of more has more noise than it needs.
     """
 
     mechanism: str
@@ -126,6 +129,7 @@ class PrivacyConfig:
     prior_noise_multiplier: float
     canaries: int = 0
     noise_bands: int = 4
+    least_share: float = 0.75
 
 
 @dataclasses.dataclass(frozen=True)

@@ -155,7 +155,7 @@ def prepare(name: str, config: Config, mesh: Any) -> Prepared:
     include = inclusion_masks(size, config.data.audit_fraction, config.seeds, config.seed, name)
     private = config.privacy.mechanism != "none"
     noise = config.privacy.prior_noise_multiplier if private else 0.0
-    local = config.privacy.mechanism == "local_gaussian"
+    local = config.privacy.mechanism in ("local_gaussian", "distributed_gaussian")
     held = int(domain.train.client.max()) + 1
     shares = np.stack(
         [
@@ -194,7 +194,8 @@ def plan_privacy(config: Config, prepared: Sequence[Prepared]) -> PrivacyPlan:
             passes = train.local_epochs if records else 1
             stage, also = f"{name}/{model}", SHARE_BELOW if train.clip_quantile else ""
             bound, least = seen_by_server(train, parts)
-            releases.append(Release(stage, name, parts.sampler, train.rounds, bound, passes, also, least))
+            release = Release(stage, name, parts.sampler, train.rounds, bound, passes, also, least, parts.noise_grid)
+            releases.append(release)
     units = [len(p.domain.train.label) if records else p.domain.population.size for p in prepared]
     return make_plan(config.privacy, min(units), releases)
 

@@ -26,7 +26,7 @@ def _flags() -> flags.FlagValues:
     real("prior_noise_multiplier", 20.0, "Noise of the class-share histograms.", flag_values=own)
     whole("domains", 1, "How many such histograms are published.", flag_values=own)
     real("trials", None, "Mean trials of a sweep (geometric) whose best is published.", flag_values=own)
-    flags.DEFINE_string("mechanism", "central_gaussian", "Or local_gaussian.", flag_values=own)
+    flags.DEFINE_string("mechanism", "central_gaussian", "Or local_gaussian, distributed_gaussian.", flag_values=own)
     flags.DEFINE_string("spent", None, "privacy_ledger.json of an earlier run on the same clients.", flag_values=own)
     flags.DEFINE_bool("json", False, "One JSON object instead of lines.", flag_values=own)
     flags.DEFINE_bool("help", False, "Shows this.", flag_values=own)

@@ -23,7 +23,9 @@ MORNING = clock.advance(clock.start(), jnp.float32(5e6))
 
 
 def work_of(clients: int, flops=1e6, up=1000.0, down=2000.0, memory=1e5) -> Work:
-    return Work(jnp.full(clients, flops, jnp.float32), jnp.float32(up), jnp.float32(down), jnp.float32(memory))
+    return Work(
+        jnp.full(clients, flops, jnp.float32), jnp.float32(up), jnp.float32(down), jnp.float32(memory), jnp.float32(1.0)
+    )
 
 
 def play(layer, clients, work=None, mask=None, key=ROUND, jit=True):

@@ -31,7 +31,7 @@ def refused(sentence, **settings):
 
 def test_an_unknown_mechanism_is_not_taken_for_none(monkeypatch):
     def misspelt(*args):
-        return build_federation.build_federation(*args[:-2], "central_gausian", 0)
+        return build_federation.build_federation(*args[:-3], "central_gausian")
 
     monkeypatch.setattr(toy, "build_federation", misspelt)
     refused("mechanism='central_gausian' is not one of central_gaussian, ")

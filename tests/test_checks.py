@@ -31,6 +31,7 @@ RECORDS = {"privacy.mechanism": "record_gaussian"} | {
 }
 LOCAL = {"privacy.mechanism": "local_gaussian"}
 CORRELATED = {"privacy.mechanism": "correlated_gaussian"}
+DISTRIBUTED = {"privacy.mechanism": "distributed_gaussian"}
 INFINITE = float("inf")
 
 
@@ -138,6 +139,13 @@ RULES = [
     (LOCAL | train(sampler="fixed"), "sampler='fixed' is not covered by the accountant"),
     (LOCAL | train(clip_quantile=0.5), "privacy.mechanism='local_gaussian' does not give"),
     (LOCAL | {"privacy.canaries": 100}, "needs privacy.mechanism='central_gaussian'"),
+    (DISTRIBUTED, "the noise hides in a sum only"),
+    (DISTRIBUTED | train(aggregation__secure="ideal", local="epochs"), "may not depend on its records"),
+    (
+        DISTRIBUTED | train(aggregation__secure="ideal", clip_quantile=0.5),
+        "mechanism='distributed_gaussian' does not give",
+    ),
+    (DISTRIBUTED | {"privacy.canaries": 100}, "needs privacy.mechanism='central_gaussian'"),
     (CORRELATED | {"privacy.noise_bands": 1}, "with 1 that is 'central_gaussian'"),
     (CORRELATED | train(sampler="full"), "its clients take turns in groups"),
     (CORRELATED | train(clip_quantile=0.5), "privacy.mechanism='correlated_gaussian' does not"),
@@ -243,6 +251,8 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("data.partition.site_noise", -0.1),
     ("data.partition.site_keep", 0.0),
     ("privacy.noise_bands", 0),
+    ("privacy.least_share", 0.0),
+    ("privacy.least_share", 1.1),
     ("vae.dense", "inner"),
     ("gan.dense", "inner"),
     ("classifier.dense", "inner"),

@@ -144,15 +144,17 @@ def make_parts(
     *,
     private: bool = True,
     bands: int = 0,
+    mechanism: str = "",
     devices: int = 1,
     fleet: DevicesConfig | None = None,
     population: Population | None = None,
+    least_share: float = 0.75,
     **of_domain: Any,
 ) -> Parts:
     """A federation of the toy domain's clients (or of another population) on a mesh of `devices`.
 
     Without a `fleet` the clients' own devices are ideal; a private fleet with a deadline keeps a timetable, as in a run.
-    With `bands` the noise is correlated over so many rounds.
+    With `bands` the noise is correlated over so many rounds; a `mechanism` by its name goes before both.
     """
 
     def layer(cohort: int) -> DeviceLayer:
@@ -163,8 +165,8 @@ def make_parts(
     whole = population or domain(**of_domain).population
     over = fleet.over_commitment if fleet else 1.0
     dim, mesh = encoder().layout.dim, sharding.make_mesh(devices)
-    mechanism = "correlated_gaussian" if bands else "central_gaussian" if private else "none"
-    return build_federation(model, whole, dim, 2, config, mesh, layer, over, mechanism, bands)
+    named = mechanism or ("correlated_gaussian" if bands else "central_gaussian" if private else "none")
+    return build_federation(model, whole, dim, 2, config, mesh, layer, over, named, bands, least_share)
 
 
 def make_data(parts: Parts, seeds: int = 1, include: np.ndarray | None = None, **of_domain: Any) -> Data:

@@ -28,15 +28,17 @@ class Work(NamedTuple):
     """What a round asks of a client.
 
     Attributes:
-      flops: f32[C], floating-point operations of each client's training.
+      flops: f32[C], floating-point operations of each client's training, and what else it computes in as many.
       bytes_up, bytes_down: f32[], of one update and of the model, as sent.
       memory_bytes: f32[], RAM that training needs.
+      calls: f32[], exchanges with the server, each of which waits for the latency.
     """
 
     flops: Array
     bytes_up: Array
     bytes_down: Array
     memory_bytes: Array
+    calls: Array
 
 
 class Outcome(NamedTuple):
@@ -90,7 +92,7 @@ def _luck(key: Array, client: Array) -> Array:
 def _times(device: Device, work: Work, luck: Array) -> _Times:
     factor = jnp.exp(device.luck[:, None] * jax.scipy.special.ndtri(luck[:, :2]))
     speed, link = factor[:, 0], factor[:, 1]
-    received = device.latency_seconds + 8.0 * work.bytes_down / (device.down_bits_per_second * link)
+    received = work.calls * device.latency_seconds + 8.0 * work.bytes_down / (device.down_bits_per_second * link)
     trained = received + work.flops / (device.flops_per_second * speed)
     return _Times(received, trained, trained + 8.0 * work.bytes_up / (device.up_bits_per_second * link))
 
@@ -125,7 +127,7 @@ def make_devices(
     """Devices as configured.
 
     A client asked in a round that is off does not answer; one whose memory is too small refuses; the others work for
-    t_k = latency + 8 down / d_k + flops / s_k + 8 up / u_k, unless they break off at an exponential time. The round ends
+    t_k = calls latency + 8 down / d_k + flops / s_k + 8 up / u_k, unless they break off at an exponential time. The round ends
 
     * when each at work has answered or broken off; with a deadline the server cannot tell a broken device from a slow one,
       so it waits until the deadline for either, and leaves later answers out;
@@ -187,10 +189,11 @@ def make_devices(
         failed = working & ~answers & (broken <= end)
 
         stop = jnp.minimum(jnp.minimum(times.finished, broken), end)
-        got = _part(stop, device.latency_seconds, times.received)
+        waited = work.calls * device.latency_seconds
+        got = _part(stop, waited, times.received)
         trained = _part(stop, times.received, times.trained)
         sent = _part(stop, times.trained, times.finished)
-        link = got * (times.received - device.latency_seconds) + sent * (times.finished - times.trained)
+        link = got * (times.received - waited) + sent * (times.finished - times.trained)
         computing = trained * (times.trained - times.received)
         energy = (
             trained * work.flops * device.joules_per_flop

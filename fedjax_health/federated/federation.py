@@ -23,6 +23,7 @@ from fedjax_health.federated.cohort import CohortSampler
 from fedjax_health.models.base import ModelParams, Trainable
 from fedjax_health.privacy.correlated import Correlated
 from fedjax_health.transforms.base import UpdateTransform
+from fedjax_health.transforms.distributed import NoiseGrid
 from fedjax_health.types import Array, Hyper, Metrics
 
 
@@ -119,6 +120,8 @@ class Costs(NamedTuple):
       bytes_up, bytes_down: exact size of a client's message and of the broadcast.
       model_bytes: uncompressed size of params.client.
       memory_bytes: that training needs on the device.
+      operations: of a client beside its training, such as those of a secure sum, in FLOPs that take as long.
+      calls: exchanges with the server.
     """
 
     flops_per_step: float
@@ -127,11 +130,13 @@ class Costs(NamedTuple):
     bytes_down: float
     model_bytes: float
     memory_bytes: float
+    operations: float
+    calls: int
 
 
 class Parts(NamedTuple):
     """Everything a federation is made of; see the parts' own files. Without canaries nobody audits; without `correlated` the
-    noise, if any, is the transform's."""
+    noise, if any, is the transform's, on a grid of its own if it is distributed."""
 
     model: Trainable
     population: Population
@@ -151,6 +156,7 @@ class Parts(NamedTuple):
     scheme: Scheme
     canaries: Canaries | None = None
     correlated: Correlated | None = None
+    noise_grid: NoiseGrid | None = None
 
 
 class Scheme(NamedTuple):

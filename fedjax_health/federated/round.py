@@ -35,10 +35,11 @@ def work_of(parts: Parts, data: Data, client: Array) -> Work:
     count = jax.vmap(parts.population.count, (None, 0))(data.population, client)
     costs = parts.costs
     return Work(
-        jnp.float32(costs.flops_per_step) * costs.steps(count).astype(jnp.float32),
+        jnp.float32(costs.flops_per_step) * costs.steps(count).astype(jnp.float32) + jnp.float32(costs.operations),
         jnp.float32(costs.bytes_up),
         jnp.float32(costs.bytes_down),
         jnp.float32(costs.memory_bytes),
+        jnp.float32(costs.calls),
     )
 
 

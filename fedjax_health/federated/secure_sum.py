@@ -74,12 +74,19 @@ def _total(expected: float | None) -> Callable[[RingSum, Array], tuple[Update, A
     return total
 
 
-def make_ring_sum(expected: float | None, graph: Graph) -> Aggregator:
+def _enough(least: int, came: Array, ok: Array, metrics: Metrics) -> tuple[Array, Metrics]:
+    """Whether there is a quorum and at least so many clients, and the metrics that say so."""
+    enough = ok & (came >= least)
+    return enough, _named({**metrics, "secure/aborted": 1.0 - enough.astype(jnp.float32)})
+
+
+def make_ring_sum(expected: float | None, graph: Graph, least: int = 1) -> Aggregator:
     """The ideal sum modulo 2^32 of what arrived, void in the rounds in which the masked one is.
 
     Args:
       expected: public denominator (see `make_mean`); None divides by the number of clients in the sum.
       graph: k and t.
+      least: fewest clients of a sum that is given out, as distributed noise asks.
 
     Returns:
       Aggregator of u32[d]; every client counts once. It is bit-equal on any chunks and devices.
@@ -95,13 +102,13 @@ def make_ring_sum(expected: float | None, graph: Graph) -> Aggregator:
 
     def unmask(acc: RingSum, attendance: Attendance, key: Array) -> Unmasked:
         member, alive = _by_id(attendance)
-        ok, metrics = check_quorum(round_ring(member, key), alive, *graph)
-        return Unmasked(acc._replace(update=jnp.where(ok, acc.update, 0)), ok, _named(metrics))
+        ok, metrics = _enough(least, acc.count, *check_quorum(round_ring(member, key), alive, *graph))
+        return Unmasked(acc._replace(update=jnp.where(ok, acc.update, 0)), ok, metrics)
 
     return Aggregator(init, add, merge_sums, _total(expected), True, unmask)
 
 
-def make_masked_sum(expected: float | None, graph: Graph) -> Aggregator:
+def make_masked_sum(expected: float | None, graph: Graph, least: int = 1) -> Aggregator:
     """The same sum by way of the masked rows: all of a round's are kept, [C, d] in memory, masked, and unmasked.
 
     Args and result: as `make_ring_sum`; `add` may not be given more clients than `init` has slots.
@@ -131,7 +138,8 @@ def make_masked_sum(expected: float | None, graph: Graph) -> Aggregator:
         # the rows of the dead are missing: the i-th alive member has the i-th row
         place = order[jnp.maximum(jnp.cumsum(alive.astype(jnp.int32)) - 1, 0)]
         found = masked_sum(acc.update[place], member, alive, key, *graph)
-        summed = RingSum(found.total, jnp.sum(alive, dtype=jnp.int32))
-        return Unmasked(summed, found.ok, _named(found.metrics))
+        came = jnp.sum(alive, dtype=jnp.int32)
+        ok, metrics = _enough(least, came, found.ok, found.metrics)
+        return Unmasked(RingSum(jnp.where(ok, found.total, 0), came), ok, metrics)
 
     return Aggregator(init, add, merge, _total(expected), True, unmask)

@@ -11,11 +11,15 @@ import scipy.optimize
 from dp_accounting import dp_event
 from dp_accounting.pld import privacy_loss_distribution as pld
 
-from fedjax_health.privacy import revealed
+from fedjax_health.privacy import renyi, revealed
+from fedjax_health.privacy.renyi import RenyiCurve
 from fedjax_health.privacy.revealed import RevealedSampledDpEvent
 from fedjax_health.types import UserError
 
 ACCOUNTANT = "PLD (dp-accounting), value discretisation 1e-3, pessimistic"
+RENYI_ACCOUNTANT = (
+    "RDP (closed form; dp-accounting's conversion): distributed discrete noise is known by its zCDP bound only"
+)
 RELATION = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 DISCRETIZATION = 1e-3
 _TOLERANCE = 1e-3  # of a calibrated noise multiplier
@@ -27,9 +31,12 @@ def _fault(event: dp_accounting.DpEvent) -> str | None:
     """What keeps an event from being accounted for: its name, with the reason where the name alone is none."""
     name = type(event).__name__
     if isinstance(event, (dp_event.PoissonSampledDpEvent, RevealedSampledDpEvent)):
-        if not isinstance(event.event, dp_event.GaussianDpEvent):
+        if renyi.is_concentrated(event):
+            if not event.event.rho > 0.0 or event.event.xi != 0.0:  # pyright: ignore[reportAttributeAccessIssue]
+                return f"{name} of {event.event}"
+        elif not isinstance(event.event, dp_event.GaussianDpEvent):
             return f"{name} of {type(event.event).__name__}"
-        probability, noise = event.sampling_probability, event.event.noise_multiplier
+        probability, noise = event.sampling_probability, renyi.noise_of(event.event)
     elif isinstance(event, dp_event.TruncatedSubsampledGaussianDpEvent):
         probability, noise = event.sampling_probability, event.noise_multiplier
         if min(event.dataset_size, event.truncated_batch_size) < 1:
@@ -66,7 +73,8 @@ def merged(events: Composition) -> dict[dp_accounting.DpEvent, int]:
       events: (event, count) pairs; SelfComposedDpEvent and ComposedDpEvent may be nested, NoOpDpEvent costs nothing.
 
     Returns:
-      Gaussian events alone, plain, Poisson-sampled, truncated or sampled with known participants, each at least once.
+      Gaussian events alone, plain, Poisson-sampled, truncated or sampled with known participants (also zCDP ones), each at
+      least once.
 
     Raises:
       UserError: an event that the accountant does not cover, by its name (the run fails closed); a count that is negative
@@ -104,7 +112,7 @@ def _distribution(
 def gaussian_of(event: dp_accounting.DpEvent) -> tuple[float, float]:
     """(noise multiplier, sampling probability) of an event of `merged`; 1 where all clients take part."""
     if isinstance(event, (dp_event.PoissonSampledDpEvent, RevealedSampledDpEvent)):
-        return event.event.noise_multiplier, event.sampling_probability  # pyright: ignore[reportAttributeAccessIssue]
+        return renyi.noise_of(event.event), event.sampling_probability
     if isinstance(event, dp_event.TruncatedSubsampledGaussianDpEvent):
         return event.noise_multiplier, event.sampling_probability
     return event.noise_multiplier, 1.0  # pyright: ignore[reportAttributeAccessIssue]
@@ -123,10 +131,19 @@ def composed(
     return functools.reduce(lambda a, b: a.compose(b), repeated, pld.identity(interval))
 
 
+def accountant_of(events: Composition) -> str:
+    """How `distribution_of` accounts for a composition, in words.
+
+    Args:
+      events: as in `merged`.
+    """
+    return RENYI_ACCOUNTANT if any(map(renyi.is_concentrated, merged(events))) else ACCOUNTANT
+
+
 def distribution_of(
     events: Composition, relation: dp_accounting.NeighboringRelation = RELATION, interval: float = DISCRETIZATION
-) -> pld.PrivacyLossDistribution:
-    """Privacy loss distribution of the composition of all events.
+) -> pld.PrivacyLossDistribution | RenyiCurve:
+    """Privacy loss distribution of the composition of all events; with a zCDP event among them their Renyi divergences.
 
     Args:
       events: as in `merged`.
@@ -136,9 +153,11 @@ def distribution_of(
     Raises:
       UserError: as `merged`.
     """
-    return composed(
-        [(_distribution(event, relation, interval), count) for event, count in merged(events).items()], interval
-    )
+    counts = merged(events)
+    if any(map(renyi.is_concentrated, counts)):
+        replaced = relation == dp_accounting.NeighboringRelation.REPLACE_ONE  # the sum moves by twice the bound
+        return renyi.curve_of(counts.items(), 2.0 if replaced else 1.0)
+    return composed([(_distribution(event, relation, interval), count) for event, count in counts.items()], interval)
 
 
 def epsilon_of(events: Composition, delta: float) -> float:
@@ -202,11 +221,5 @@ def epsilon_table(
       f64[T + 1], non-decreasing.
     """
     at = np.unique(np.linspace(0, rounds, min(points, rounds) + 1).astype(int))
-    counts = merged(before)
-    same = [(event, counts.pop(event, 0)) for event in merged([(one_round, 1)])]
-    rest = distribution_of(list(counts.items()))
-    values = []
-    for t in at:
-        trained = distribution_of([*same, (one_round, int(t))])
-        values.append(trained.compose(rest).get_epsilon_for_delta(delta))
+    values = [epsilon_of([*before, (one_round, int(t))], delta) for t in at]
     return np.maximum.accumulate(np.asarray(values, np.float64))[np.searchsorted(at, np.arange(rounds + 1))]

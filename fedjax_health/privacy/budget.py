@@ -20,7 +20,7 @@ from fedjax_health.types import UserError
 
 SHARES = (25, 50, 75, 100)  # per cent of the rounds
 MOST_ROUNDS = 1_000_000  # looked for
-MECHANISMS = ("central_gaussian", "local_gaussian")
+MECHANISMS = ("central_gaussian", "local_gaussian", "distributed_gaussian")
 LEAST_NOISE = 0.1  # below, epsilon is in the hundreds and the distributions no longer fit memory
 
 
@@ -37,7 +37,7 @@ class Request(NamedTuple):
       prior_noise_multiplier: of the class-share histograms.
       domains: how many such histograms.
       trials: mean number of trials of a sweep, drawn from a geometric law, whose best is published; None = no sweep.
-      mechanism: "central_gaussian" or "local_gaussian".
+      mechanism: "central_gaussian", "local_gaussian" or "distributed_gaussian" (whose integer grid is the run's to check).
     """
 
     clients: int

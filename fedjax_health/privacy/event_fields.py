@@ -19,6 +19,7 @@ _KNOWN = {
         dp_event.PoissonSampledDpEvent,
         dp_event.TruncatedSubsampledGaussianDpEvent,
         RevealedSampledDpEvent,
+        dp_event.ZCDpEvent,
         dp_event.SelfComposedDpEvent,
         dp_event.ComposedDpEvent,
     )

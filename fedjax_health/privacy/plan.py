@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 import numpy as np
-from dp_accounting import GaussianDpEvent
+from dp_accounting import GaussianDpEvent, ZCDpEvent
 
 from fedjax_health.config import PrivacyConfig
 from fedjax_health.federated.cohort import CohortSampler
@@ -17,9 +17,12 @@ from fedjax_health.privacy import accounting, class_prior, groups, second_opinio
 from fedjax_health.privacy.event_fields import event_fields
 from fedjax_health.privacy.promise import REVEALED, not_covered, relation_of
 from fedjax_health.privacy.revealed import RevealedSampledDpEvent
+from fedjax_health.transforms.discrete_gaussian import TOTAL_VARIATION
+from fedjax_health.transforms.distributed import LEAST_NOISE, MOST_SLACK, NoiseGrid
 from fedjax_health.types import UserError
 
 GROUPS = (2, 5)  # clients of one household or ward, say
+MOST_INEXACT = 1e-3  # share of delta that noise may take which is drawn from a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Release:
       passes: noisy sums that a record enters in a round of its client (record-level privacy: local epochs).
       also: what the same noisy sums release beside it, such as "and a share of the clients"; "" = nothing.
       least: fewest clients in any sum that the server sees; 1 = it sees single updates.
+      grid: of distributed noise.
     """
 
     stage: str
@@ -45,6 +49,7 @@ class Release:
     passes: int = 1
     also: str = ""
     least: int = 1
+    grid: NoiseGrid | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +90,14 @@ class PrivacyPlan:
 
         A record is summed once in each of E local passes: E Gaussian sums are one with the noise multiplier over sqrt(E); a
         client that noises its own message sends it once. The client is sampled, but nothing hides whether it takes part (see
-        `revealed`).
+        `revealed`). A sum of discrete Gaussians is 1 / 2 (1 / z + slack)^2-zCDP (see `distributed.slack`).
         """
         if self.config.mechanism not in REVEALED:
             return release.sampler.account(self.noise_multiplier)
-        noise = GaussianDpEvent(self.noise_multiplier / math.sqrt(release.passes))
+        if self.config.mechanism == "distributed_gaussian":
+            noise = ZCDpEvent(0.5 * (1.0 / self.noise_multiplier + MOST_SLACK) ** 2)
+        else:
+            noise = GaussianDpEvent(self.noise_multiplier / math.sqrt(release.passes))
         return RevealedSampledDpEvent(release.sampler.expected / release.sampler.size, noise)
 
     def priors(self) -> list[tuple[Any, int]]:
@@ -157,7 +165,7 @@ class PrivacyPlan:
                 )
         return {
             **common,
-            "accountant": accounting.ACCOUNTANT,
+            "accountant": accounting.accountant_of(self.spent(rounds)),
             "delta": self.delta,
             "target_epsilon": c.epsilon,
             **figures,
@@ -242,13 +250,34 @@ def make_plan(
             "record could be published; set it lower, or 0 for K^-1.1"
         )
     plan = PrivacyPlan(config, clients, tuple(releases), delta, config.noise_multiplier)
-    if config.noise_multiplier:
-        return plan
-    rounds = {r.stage: r.rounds for r in releases}
-    noise = accounting.calibrate_noise(
-        lambda z: [*before, *dataclasses.replace(plan, noise_multiplier=z).spent(rounds)], config.epsilon, delta
-    )
-    return dataclasses.replace(plan, noise_multiplier=noise)
+    if not config.noise_multiplier:
+        rounds = {r.stage: r.rounds for r in releases}
+        noise = accounting.calibrate_noise(
+            lambda z: [*before, *dataclasses.replace(plan, noise_multiplier=z).spent(rounds)], config.epsilon, delta
+        )
+        plan = dataclasses.replace(plan, noise_multiplier=noise)
+    _check_grids(plan)
+    return plan
+
+
+def _check_grids(plan: PrivacyPlan) -> None:
+    """Refuses distributed noise that its integer grid does not hold, or whose draws are not exact enough for delta."""
+    inexact = 0.0
+    for release in plan.releases:
+        if (grid := release.grid) is None:
+            continue
+        if not LEAST_NOISE <= plan.noise_multiplier <= grid.most_noise:
+            raise UserError(
+                f"{release.stage}: a noise multiplier of {plan.noise_multiplier:.4g} is outside [{LEAST_NOISE}, "
+                f"{grid.most_noise:.4g}], which the integer grid of {grid.least} clients' noise on {grid.size} coordinates "
+                "holds; raise privacy.epsilon, cohort or privacy.least_share, or use a smaller model"
+            )
+        inexact += release.rounds * grid.slots * grid.size * TOTAL_VARIATION
+    if inexact * (1.0 + math.exp(min(plan.config.epsilon, 700.0))) > MOST_INEXACT * plan.delta:
+        raise UserError(
+            f"the draws of distributed noise are exact to a total variation of {inexact:.1e} in all rounds, too little for "
+            f"privacy.epsilon={plan.config.epsilon:g} at delta={plan.delta:.3g}; lower epsilon or the rounds"
+        )
 
 
 def write_ledger(path: str, ledger: dict[str, Any]) -> None:

@@ -24,12 +24,21 @@ LOCAL_ONLY = (
     "expected is protected less.",
 )
 
+DISTRIBUTED_ONLY = (
+    "That a client takes part, in which rounds and how often: the server sees who sends a message, and when. What is hidden "
+    "is what its records say; the figures are over the draw of the cohorts.",
+    "Clients that tell the server the noise they drew: it goes out of the sums they are in. The figures hold while the others "
+    "of every sum are at least as many as the config's least_share asks for.",
+    "The masks: this program simulates the secure sum under one key. The server's part of the promise is that of a run of the "
+    "protocol, in which it sees sums only.",
+)
+
 IN_TURNS = (
     "Which rounds are a client's turn: its number says so, and numbers are public. Whether it took part in them is hidden.",
 )
 
 # noise on the client: the promise holds against a server that sees who takes part, so that sampling hides nothing
-REVEALED = ("record_gaussian", "local_gaussian")
+REVEALED = ("record_gaussian", "local_gaussian", "distributed_gaussian")
 
 
 def relation_of(mechanism: str) -> str:
@@ -50,5 +59,10 @@ def not_covered(mechanism: str) -> list[str]:
     Args:
       mechanism: of the config.
     """
-    own = {"record_gaussian": RECORDS_ONLY, "local_gaussian": LOCAL_ONLY, "correlated_gaussian": IN_TURNS}
+    own = {
+        "record_gaussian": RECORDS_ONLY,
+        "local_gaussian": LOCAL_ONLY,
+        "distributed_gaussian": DISTRIBUTED_ONLY,
+        "correlated_gaussian": IN_TURNS,
+    }
     return [*NOT_COVERED, *own.get(mechanism, ())]

@@ -10,12 +10,11 @@ import scipy.stats
 from absl import logging
 from dp_accounting import dp_event, rdp
 
-from fedjax_health.privacy import accounting, revealed
+from fedjax_health.privacy import accounting, renyi
 from fedjax_health.privacy.accounting import Composition
 from fedjax_health.privacy.revealed import RevealedSampledDpEvent
 from fedjax_health.types import UserError
 
-_ORDERS = np.concatenate([1.0 + np.arange(1, 100) / 10.0, np.arange(11.0, 513.0)])
 _FINER = (8, 64)  # times finer discretisations, before a contradiction counts as one
 
 
@@ -23,7 +22,8 @@ class Opinions(NamedTuple):
     """Two upper bounds of one guarantee, add-or-remove-one client, at the same delta.
 
     Attributes:
-      pld: epsilon by privacy loss distributions, the tighter one, to which the run is held.
+      pld: epsilon by privacy loss distributions, the tighter one, to which the run is held; where an event has none (see
+        `renyi.is_concentrated`) that by Renyi divergences stands in its place.
       rdp: epsilon by Renyi divergences; inf where rounds that may overflow take up all of delta.
     """
 
@@ -86,7 +86,7 @@ def renyi_epsilon(events: Composition, delta: float) -> float:
     if delta <= 0.0:
         return float("inf")
     if any(isinstance(event, RevealedSampledDpEvent) for event, _ in events):
-        return _closed_form(events, delta)
+        return renyi.curve_of(events).get_epsilon_for_delta(delta)
     accountant = rdp.RdpAccountant(neighboring_relation=accounting.RELATION)
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # an order whose series does not converge is left out: the bound only rises
@@ -97,16 +97,6 @@ def renyi_epsilon(events: Composition, delta: float) -> float:
             return float(accountant.get_epsilon(delta))
     finally:
         logging.set_verbosity(verbosity)
-
-
-def _closed_form(events: Composition, delta: float) -> float:
-    """Of Gaussian events, sampled with known participants or not at all."""
-    total = np.zeros_like(_ORDERS)
-    for event, count in events:
-        if not isinstance(event, (dp_event.GaussianDpEvent, RevealedSampledDpEvent)):
-            raise UserError(f"Renyi accounting does not mix {type(event).__name__} with rounds of known participants")
-        total += count * revealed.renyi(*accounting.gaussian_of(event), _ORDERS)
-    return float(rdp.compute_epsilon(_ORDERS.tolist(), total.tolist(), delta)[0])
 
 
 def rdp_epsilon_of(events: Composition, delta: float) -> float:
@@ -144,6 +134,8 @@ def opinions(events: Composition, delta: float) -> Opinions:
       UserError: the accountants contradict each other, or do not cover an event (the run fails closed).
     """
     found = Opinions(accounting.epsilon_of(events, delta), rdp_epsilon_of(events, delta))
+    if any(map(renyi.is_concentrated, accounting.merged(events))):
+        return found
     exact = found.pld
     for factor in _FINER:
         if found.rdp >= exact - accounting.DISCRETIZATION:

@@ -123,6 +123,14 @@ def _parties(ledger: Mapping[str, Any]) -> list[Party]:
             "every single update and class share with the noise its client put in, who sent it, and when",
             "trusted with no data: the promise above holds against the server, too",
         )
+    if ledger.get("mechanism") == "distributed_gaussian":
+        server = Party(
+            "the server",
+            f"sums of at least {ledger.get('server_sees_sums_of', 1)} clients' updates with the noise that each put in, class "
+            "shares with the noise of each client, and who took part",
+            "trusted with no data where the secure sum runs as a protocol, and then the promise above holds against it, too; "
+            "in this program it is simulated",
+        )
     return [
         Party("each client", "its own records, and the models it is sent", "raw records never leave it"),
         server,

@@ -83,7 +83,7 @@ def encoded_l2_bound(bound: float, d: int, step: float) -> float:
     return math.nextafter(bound + math.sqrt(d) * step, math.inf)
 
 
-def encode(update: Array, bound: float, step: float, key: Array) -> Encoded:
+def encode(update: Array, bound: float | Array, step: float | Array, key: Array) -> Encoded:
     """q = floor(x / step) + [U < frac(x / step)], x = clip(update, -bound, bound), modulo 2^32: E[q step] = x.
 
     The clip to l2 norm and a rotation are the caller's, and come first. The mean is exact to 2^-24 step.
@@ -91,7 +91,7 @@ def encode(update: Array, bound: float, step: float, key: Array) -> Encoded:
     Args:
       update: f32[d]. NaN counts as 0 and as saturated.
       bound: largest |coordinate|.
-      step: of `ring_step`.
+      step: of `ring_step`, or another that rounds as little.
       key: typed key of this client.
     """
     finite = jnp.where(jnp.isnan(update), 0.0, update)
@@ -118,7 +118,7 @@ def ring_sum(q: Array, live: Array) -> Array:
     return jnp.sum(jnp.where(live[:, None], q, 0), 0, dtype=jnp.uint32)
 
 
-def decode(total: Array, step: float) -> Array:
+def decode(total: Array, step: float | Array) -> Array:
     """step * total, total read as two's complement; exact to float32's rounding of the product.
 
     Args:

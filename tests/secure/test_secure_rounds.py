@@ -16,8 +16,8 @@ from fedjax_health import build, build_secure, tree
 from fedjax_health.data.population import stored_population
 from fedjax_health.federated.canaries import with_canaries
 from fedjax_health.federated.federation import init_state
-from fedjax_health.federated.round import make_round
-from fedjax_health.secure.protocol import run_round
+from fedjax_health.federated.round import make_round, work_of
+from fedjax_health.secure.protocol import STAGES, run_round
 from fedjax_health.secure.protocol_client import Setup, make_identity
 from fedjax_health.secure.ring import encoded_l2_bound, ring_step
 from fedjax_health.threefry import root_key
@@ -26,7 +26,7 @@ from fedjax_health.transforms.ring import CLIP_SLACK, rounding_bound
 from fedjax_health.types import UserError
 
 EVERYONE = {"sampler": "full", "cohort": 24}
-LOSING = toy.devices_config(failures_per_hour=4000.0)  # about a seventh breaks off
+LOSING = toy.devices_config(failures_per_hour=900.0)  # about a seventh breaks off
 DEGREE, N, ROUNDS = 8, 4, 3
 PARAMS = 2 * toy.encoder().layout.dim + 2
 
@@ -190,6 +190,19 @@ def test_bytes_are_those_that_the_protocol_sends():
     up, down = build_secure.protocol_bytes(PARAMS, build_secure.Graph(DEGREE, 5), 24)
     assert (secure.bytes_up, secure.bytes_down) == (plain.bytes_up + up, plain.bytes_down + down)
     assert make("ideal").costs.bytes_up == secure.bytes_up
+
+
+def test_the_protocol_takes_its_time_on_the_devices():
+    """On the wearable k = 8 neighbours are 0.9 s of curves, and four more exchanges wait for its latency of 0.1 s."""
+    assert len(STAGES) == build_secure.CALLS
+    fleet = toy.devices_config(shares=(1.0, 0.0, 0.0, 0.0))
+    rounds = [states(make(secure, fleet=fleet), rounds=1, n=1)[1] for secure in ("none", "ideal")]
+    parts = make("ideal", fleet=fleet)
+    assert parts.costs.operations / 32e6 == pytest.approx(400 * (8 * 2.87e-4 + PARAMS * 2.2e-8))
+    work = work_of(parts, toy.make_data(parts), jnp.arange(3))
+    assert float(work.calls) == 5 and float(work.flops[0]) > parts.costs.operations
+    plain, secure = (float(metrics["sim/round_seconds"][0, 0]) for metrics in rounds)
+    assert secure > plain + 4 * 0.1 + 0.3 * parts.costs.operations / 32e6
 
 
 def test_the_graph_is_that_of_the_cohort_unless_told():
