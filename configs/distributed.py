@@ -30,7 +30,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.privacy.prior_noise_multiplier = (
         4.0  # on each device's shares: with thousands of them the sum is precise enough
     )
-    config.vae.train.aggregation.secure = "ideal"
+    for section in (config.vae, config.gan, config.wgan_gp):
+        section.train.aggregation.secure = "ideal"
     config.devices.failures_per_hour = 60.0
     if not variant:  # the local config's cohorts and rounds; noise of one sum leaves room for the default model
         config.vae.train.cohort, config.vae.train.rounds = 1_000, 400
