@@ -9,9 +9,11 @@ import numpy as np
 
 from fedjax_health.privacy import accounting
 from fedjax_health.privacy.accounting import Composition
+from fedjax_health.privacy.renyi import RenyiCurve
 
 REPLACE_ONE = dp_accounting.NeighboringRelation.REPLACE_ONE
 DIRECT = "PLD, replace-one relation"
+DIRECT_RENYI = "RDP, replace-one relation"
 BY_STEPS = "group privacy over steps of one"
 _POINTS = 4_000  # of the curve delta(epsilon) that are looked at
 _FLOOR = 1e-13  # deltas below are what composing PLDs cuts off
@@ -91,8 +93,11 @@ def replace_one(events: Composition, delta: float) -> Bound:
     Raises:
       UserError: an event that is not covered.
     """
-    direct = float(accounting.distribution_of(events, REPLACE_ONE).get_epsilon_for_delta(delta))
-    best = min(Bound(direct, delta, DIRECT), by_group_privacy(events, delta, 2), key=lambda bound: bound.epsilon)
+    curve = accounting.distribution_of(events, REPLACE_ONE)
+    direct = Bound(
+        float(curve.get_epsilon_for_delta(delta)), delta, DIRECT_RENYI if isinstance(curve, RenyiCurve) else DIRECT
+    )
+    best = min(direct, by_group_privacy(events, delta, 2), key=lambda bound: bound.epsilon)
     if np.isfinite(best.epsilon):
         return best
     return Bound(*group_privacy(accounting.epsilon_of(events, delta), delta, 2), BY_STEPS)

@@ -176,6 +176,7 @@ def test_figures_are_those_of_gaussians_whose_participants_are_known_by_renyi(sa
     assert ledger["accountant"].startswith("RDP") and same["accountant"].startswith("PLD")
     assert (ledger["relation"], ledger["unit"], ledger["server_sees_sums_of"]) == ("zero_out_one", "client", 150)
     assert ledger["epsilon_replace_one"] > ledger["epsilon_total"]
+    assert (ledger["replace_one_method"], same["replace_one_method"]) == (groups.DIRECT_RENYI, groups.DIRECT)
     if q < 1:
         assert ledger["groups"][0]["epsilon"] > 2 * ledger["epsilon_total"]
     event = ledger["events"][1]["event_fields"]
