@@ -156,6 +156,7 @@ def get_config() -> Any:
                 "prior_noise_multiplier": 20.0,
                 "canaries": 0,
                 "noise_bands": 4,
+                "randomness": "seed",
             },
             "evaluation": {"max_rows": 3_000, "synthetic_rows": 0, "max_false_positive_rate": 0.05},
         },

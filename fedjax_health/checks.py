@@ -94,7 +94,12 @@ def check(c: Config) -> None:
         f"config privacy.noise_bands={p.noise_bands} must be positive, and at least 2 for privacy.mechanism="
         "'correlated_gaussian'; with 1 that is 'central_gaussian'",
     )
+    check_choice("privacy.randomness", p.randomness, ("seed", "system"))
     private = p.mechanism != "none"
+    require(
+        private or p.randomness == "seed",
+        "config privacy.randomness='system' with privacy.mechanism='none' would hide noise that is not there; set it to 'seed'",
+    )
     _check_devices(c.devices, private)
     asynchronous = [m for m in c.models if getattr(c, m, None) and getattr(c, m).train.algorithm == "fedbuff"]
     require(

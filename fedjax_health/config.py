@@ -117,6 +117,8 @@ class PrivacyConfig:
       canaries: virtual clients a federation that audit the noise while it trains; 0 = none, else 100 or more say something.
       noise_bands: of "correlated_gaussian" (>= 2 there): rounds over which the noise is correlated, and in which a client takes
         part once at most; noise_bands x cohort clients are needed.
+      randomness: where published trainings and class shares draw from: "seed" (repeatable by whoever knows `seed` or tries
+        2^31 keys) or "system" (256 bits of the operating system, removed once all is trained; see `randomness`).
     """
 
     mechanism: str
@@ -126,6 +128,7 @@ class PrivacyConfig:
     prior_noise_multiplier: float
     canaries: int = 0
     noise_bands: int = 4
+    randomness: str = "seed"
 
 
 @dataclasses.dataclass(frozen=True)
