@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 
 from benchmarks import work
 from fedjax_health.build_federation import build_federation
+from fedjax_health.chacha import CHACHA20
 from fedjax_health.data.population import Population, Store
 from fedjax_health.devices.round import DeviceLayer, make_devices, make_ideal
 from fedjax_health.federated import distributed, sharding
@@ -222,7 +224,9 @@ def make_numbers(config: TrainConfig, federations: int = 1) -> Hyper:
     return make_hyper(values, federations)
 
 
-def make_program(parts: Parts, config: TrainConfig, records: Any, federations: int = 1) -> Program:
+def make_program(
+    parts: Parts, config: TrainConfig, records: Any, federations: int = 1, *, system: bool = False
+) -> Program:
     """Compiles `config.rounds_per_chunk` rounds of federations that read the same records.
 
     Args:
@@ -230,12 +234,14 @@ def make_program(parts: Parts, config: TrainConfig, records: Any, federations: i
       config: how it trains.
       records: what the population reads, a Store or a key; `place` takes others of the same shapes.
       federations: N.
+      system: keys of ChaCha20, as a run has them whose noise nobody can make again; here from the seeds all the same.
     """
     train = make_train(parts, config)
     included = np.ones((federations, parts.population.size), bool)
 
     def start(seeds: Sequence[int]) -> State:
-        return train.init(jax.vmap(root_key)(jnp.asarray(seeds, jnp.uint32)))
+        key = functools.partial(jax.random.key, impl=CHACHA20) if system else root_key
+        return train.init(jax.vmap(key)(jnp.asarray(seeds, jnp.uint32)))
 
     example = (start(range(federations)), make_numbers(config, federations), Data(records, included))  # pyright: ignore[reportArgumentType]
     compile_s, compiled = work.timed(lambda: train.run_chunk.lower(*example).compile())

@@ -40,16 +40,20 @@ class Variant(NamedTuple):
       changes: of `engine.make_config`.
       private: noise on the sum.
       fleet: the default simulated devices.
+      system: keys as with privacy.randomness="system", ChaCha20 in place of threefry.
     """
 
     changes: dict[str, Any]
     private: bool = False
     fleet: bool = False
+    system: bool = False
 
 
+DP = Variant({"sampler": "poisson", "l2_clip_norm": engine.CLIP}, private=True)
 VARIANTS = {
     PLAIN: Variant({}),
-    "dp": Variant({"sampler": "poisson", "l2_clip_norm": engine.CLIP}, private=True),
+    "dp": DP,
+    "dp_system": DP._replace(system=True),
     "devices": Variant({}, fleet=True),
     "8bit": Variant({"compression": {"bits": 8}}),
     "scaffold": Variant({"algorithm": "scaffold"}),
@@ -85,7 +89,7 @@ def make_ours(cohort: int, rounds: int, variant: Variant, *, chunk: int = 0, den
     population = stored_population(work.CLIENTS, work.ROWS, work.ROWS)
     parts = engine.make_parts(model, population, work.FEATURES, config, private=variant.private, fleet=variant.fleet)
     store = engine.make_equal_store(data.x, data.y)
-    program = engine.make_program(parts, config, store)
+    program = engine.make_program(parts, config, store, system=variant.system)
     inputs = program.place(engine.make_numbers(config), store)
 
     def once() -> tuple[float, float, work.Layers]:

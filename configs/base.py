@@ -157,6 +157,7 @@ def get_config() -> Any:
                 "canaries": 0,
                 "noise_bands": 4,
                 "least_share": 0.75,
+                "randomness": "seed",
             },
             "evaluation": {"max_rows": 3_000, "synthetic_rows": 0, "max_false_positive_rate": 0.05},
         },

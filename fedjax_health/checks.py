@@ -97,7 +97,12 @@ def check(c: Config) -> None:
         "'correlated_gaussian'; with 1 that is 'central_gaussian'",
     )
     require(0 < p.least_share <= 1, f"config privacy.least_share={p.least_share} must be in (0, 1]")
+    check_choice("privacy.randomness", p.randomness, ("seed", "system"))
     private = p.mechanism != "none"
+    require(
+        private or p.randomness == "seed",
+        "config privacy.randomness='system' with privacy.mechanism='none' would hide noise that is not there; set it to 'seed'",
+    )
     _check_devices(c.devices, private)
     asynchronous = [m for m in c.models if getattr(c, m, None) and getattr(c, m).train.algorithm == "fedbuff"]
     require(

@@ -120,6 +120,8 @@ class PrivacyConfig:
         part once at most; noise_bands x cohort clients are needed.
       least_share: of "distributed_gaussian", share of the expected cohort whose noise is the whole of it, in (0, 1]: a round of
         fewer is void, one of more has more noise than it needs.
+      randomness: where published trainings and class shares draw from: "seed" (repeatable by whoever knows `seed` or tries
+        2^31 keys) or "system" (256 bits of the operating system, removed once all is trained; see `randomness`).
     """
 
     mechanism: str
@@ -130,6 +132,7 @@ class PrivacyConfig:
     canaries: int = 0
     noise_bands: int = 4
     least_share: float = 0.75
+    randomness: str = "seed"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,6 @@ import numpy as np
 from fedjax_health import build, rng, workdir
 from fedjax_health.build_secure import seen_by_server
 from fedjax_health.config import Config, VaeConfig, to_json
-from fedjax_health.data.domain import Domain
 from fedjax_health.data.split import inclusion_masks
 from fedjax_health.evaluation import efficiency, suite
 from fedjax_health.evaluation.rows import write_rows
@@ -25,8 +24,19 @@ from fedjax_health.federated.federation import Data
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.privacy.class_prior import noisy_class_shares
 from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan, write_ledger
+from fedjax_health.randomness import (
+    BY_SEED,
+    Randomness,
+    agree,
+    end_randomness,
+    keep_shares,
+    kept_shares,
+    open_randomness,
+    share_normals,
+    training_keys,
+)
 from fedjax_health.report.html import render_report
-from fedjax_health.results import TABLES, Pictures, Prepared, audit, cost_rows, evaluate, privacy_rows, show
+from fedjax_health.results import TABLES, Pictures, Prepared, audit, cost_rows, evaluate, privacy_rows, show, white_box
 from fedjax_health.synthesis.publish import publish, publish_schemas
 from fedjax_health.synthesis.sample import make_sampler
 from fedjax_health.train.loop import make_hyper
@@ -70,7 +80,11 @@ def run(config: Config, path: str) -> str | None:
     try:
         with Writer(path) as writer:
             with timed("load"):
-                prepared = load(config)
+                stages = [f"{domain}/{model}" for domain in config.data.domains for model in config.models]
+                mine = open_randomness(config.privacy.randomness, path, stages)
+                randomness = agree(mine, config.privacy.randomness)
+                prepared = load(config, randomness)
+                keep_shares(randomness, path, {p.domain.name: p.shares for p in prepared})
                 manifest["notes"] = {p.domain.name: list(p.domain.notes) for p in prepared if p.domain.notes}
                 plan = plan_privacy(config, prepared)
             rows: dict[str, list[Row]] = {name: [] for name in TABLES}
@@ -81,10 +95,11 @@ def run(config: Config, path: str) -> str | None:
             for release in plan.releases:
                 with timed(f"train {release.stage}"):
                     p = next(p for p in prepared if p.domain.name == release.domain)
-                    trained[release.stage] = train(config, plan, release, p, done, path, writer)
+                    trained[release.stage] = train(config, plan, release, p, done, path, writer, randomness)
                     done[release.stage] = trained[release.stage].rounds
                     write_ledger(os.path.join(path, "privacy_ledger.json"), plan.ledger(done))
                     rows["privacy"] += audit(config, plan, release, trained[release.stage])
+            end_randomness(randomness, path)  # before anything is published
             ledger = plan.ledger(done)
             # a promise that does not hide whether a client takes part bounds no attack on its membership
             hidden = plan.formal and plan.relation == "add_or_remove_one"
@@ -121,34 +136,37 @@ def assist(config: Config) -> None:
     Args:
       config: the run.
     """
-    prepared = load(config)
+    randomness = agree(None, config.privacy.randomness)
+    prepared = load(config, randomness)
     plan = plan_privacy(config, prepared)
     done: dict[str, int] = {}
     for release in plan.releases:
         p = next(p for p in prepared if p.domain.name == release.domain)
-        done[release.stage] = train(config, plan, release, p, done, "", None).rounds
+        done[release.stage] = train(config, plan, release, p, done, "", None, randomness).rounds
 
 
-def load(config: Config) -> list[Prepared]:
+def load(config: Config, randomness: Randomness = BY_SEED) -> list[Prepared]:
     """The data of every domain with its federations, over the devices of all processes.
 
     Args:
       config: the run.
+      randomness: of the run.
     """
     mesh = sharding.make_mesh()
-    prepared = [prepare(name, config, mesh) for name in config.data.domains]
+    prepared = [prepare(name, config, mesh, randomness) for name in config.data.domains]
     for p in prepared:
         distributed.check_same(f"data of {p.domain.name}", (p.domain.data, p.include, p.shares))
     return prepared
 
 
-def prepare(name: str, config: Config, mesh: Any) -> Prepared:
+def prepare(name: str, config: Config, mesh: Any, randomness: Randomness = BY_SEED) -> Prepared:
     """Loads a domain, draws who is left out in each seed, and builds one federation a model.
 
     Args:
       name: domain.
       config: the run.
       mesh: devices.
+      randomness: of the run; of one that has ended the class shares are kept, since their noise is gone.
     """
     domain = build.build_domain(name, config)
     size = domain.population.size
@@ -157,19 +175,16 @@ def prepare(name: str, config: Config, mesh: Any) -> Prepared:
     noise = config.privacy.prior_noise_multiplier if private else 0.0
     local = config.privacy.mechanism in ("local_gaussian", "distributed_gaussian")
     held = int(domain.train.client.max()) + 1
-    shares = np.stack(
-        [
-            noisy_class_shares(
-                domain.train,
-                mask[:held],
-                domain.schema.num_classes,
-                noise,
-                rng.host_rng(config.seed, rng.Stream.CLASS_PRIOR, name, str(s)),
-                local,
-            )
-            for s, mask in enumerate(include)
-        ]
-    )
+    classes = domain.schema.num_classes
+
+    def noisy(s: int, mask: np.ndarray) -> np.ndarray:
+        normals = share_normals(randomness, config.seed, name, s)
+        return noisy_class_shares(domain.train, mask[:held], classes, noise, normals, local)
+
+    if randomness.ended:
+        shares = kept_shares(randomness, name, (config.seeds, classes))
+    else:
+        shares = np.stack([noisy(s, mask) for s, mask in enumerate(include)])
     parts = {
         model: build.build_parts(
             build.build_model(model, domain, config), domain, build.model_config(model, config).train, config, mesh
@@ -208,6 +223,7 @@ def train(
     done: dict[str, int],
     path: str,
     writer: Writer | None,
+    randomness: Randomness,
 ) -> Trained:
     """One training of the run.
 
@@ -219,6 +235,7 @@ def train(
       done: rounds of the trainings before it.
       path: the run's folder.
       writer: metrics; None in a process that writes no files.
+      randomness: of the run.
     """
     model = release.stage.split("/")[1]
     section = build.model_config(model, config)
@@ -235,11 +252,14 @@ def train(
         **own,
     }
     hyper = {**make_hyper(values, config.seeds), "class_prior": jnp.asarray(p.shares)}
-    keys = federation_keys(rng.named_seed(config.seed, release.stage), config.seeds)
+    keys = training_keys(randomness, config.seed, release.stage, config.seeds)
     data = Data(p.domain.data, jnp.asarray(p.include))
     epsilon = plan.epsilon_table(release, done)
     budget = config.privacy.epsilon if plan.formal else float("inf")
-    return train_stage(release.stage, p.parts[model], section.train, keys, hyper, data, epsilon, budget, path, writer)
+    forget = randomness.secret is not None
+    return train_stage(
+        release.stage, p.parts[model], section.train, keys, hyper, data, epsilon, budget, path, writer, forget
+    )
 
 
 def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: str) -> list[suite.Subject]:
@@ -273,24 +293,3 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
             suite.Subject(model_name, tables, min(wanted, total), white_box(model, p.domain, state.params, keys))
         )
     return subjects
-
-
-def white_box(
-    model: GenerativeModel, domain: Domain, params: Any, keys: jax.Array
-) -> Callable[[Table, int], np.ndarray]:
-    """Membership score by the trained model itself (not only what is released): the strongest view of a server.
-
-    Args:
-      model: gives `score`.
-      domain: gives the encoder.
-      params: final parameters, leading axis N.
-      keys: typed keys [N].
-    """
-    score = jax.jit(lambda q, values, label, key: model.score(q, domain.encoder.encode(values), label, key))
-
-    def of(table: Table, s: int) -> np.ndarray:
-        mine = jax.tree.map(lambda leaf: leaf[s], params)
-        key = rng.stream_key(keys[s], 0, rng.Stream.ATTACK)
-        return np.asarray(score(mine, table.values.astype(np.float32), table.label, key), np.float64)
-
-    return of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,13 +24,14 @@ from fedjax_health.evaluation.downstream import make_downstream, view_population
 from fedjax_health.evaluation.rows import exact_row
 from fedjax_health.federated.federation import Parts
 from fedjax_health.files import replacing
+from fedjax_health.models.base import GenerativeModel
 from fedjax_health.models.classifier import make_classifier
 from fedjax_health.privacy import accounting
 from fedjax_health.privacy.audit import Scores, audit_rows
 from fedjax_health.privacy.plan import PrivacyPlan, Release
 from fedjax_health.train.metrics import Writer
 from fedjax_health.train.stage import Trained, federation_keys
-from fedjax_health.types import Row
+from fedjax_health.types import Row, Table
 
 TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness")
 
@@ -205,6 +207,27 @@ def audit(config: Config, plan: PrivacyPlan, release: Release, trained: Trained)
         accounted,
         rng.host_rng(config.seed, rng.Stream.CANARY, release.stage),
     )
+
+
+def white_box(
+    model: GenerativeModel, domain: Domain, params: Any, keys: jax.Array
+) -> Callable[[Table, int], np.ndarray]:
+    """Membership score by the trained model itself (not only what is released): the strongest view of a server.
+
+    Args:
+      model: gives `score`.
+      domain: gives the encoder.
+      params: final parameters, leading axis N.
+      keys: typed keys [N].
+    """
+    score = jax.jit(lambda q, values, label, key: model.score(q, domain.encoder.encode(values), label, key))
+
+    def of(table: Table, s: int) -> np.ndarray:
+        mine = jax.tree.map(lambda leaf: leaf[s], params)
+        key = rng.stream_key(keys[s], 0, rng.Stream.ATTACK)
+        return np.asarray(score(mine, table.values.astype(np.float32), table.label, key), np.float64)
+
+    return of
 
 
 def show(writer: Writer, path: str, config: Config, rows: dict[str, list[Row]]) -> None:

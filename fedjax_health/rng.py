@@ -65,6 +65,19 @@ def client_key(key: Array, client: Array) -> Array:
     return jax.random.fold_in(key, client.astype(jnp.uint32))
 
 
+def numbered_keys(root: Array, count: int) -> Array:
+    """Keys of things that stand side by side: fold_in(root, i), i = 0 ... count - 1.
+
+    Args:
+      root: typed key.
+      count: how many.
+
+    Returns:
+      Typed keys [count]; the first ones do not depend on how many there are.
+    """
+    return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(count, dtype=jnp.uint32))
+
+
 def named_seed(seed: int, *names: str) -> int:
     """Stable 31-bit seed for a named part of a run, such as (seed, "vitals", "vae").
 

@@ -6,7 +6,7 @@ features, M records, L label classes, R rounds a chunk, T rounds, N federations 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -20,6 +20,14 @@ Hyper: TypeAlias = dict[str, Array]  # f32 scalars, traced: a change never recom
 
 class UserError(ValueError):
     """Something the user can mend: one sentence that names the value, where it stands, and the remedy."""
+
+
+class Normals(Protocol):
+    """What draws standard normal numbers on the host, such as a numpy Generator."""
+
+    def standard_normal(self, size: int, /) -> np.ndarray:
+        """f64[size]."""
+        ...
 
 
 class Batch(NamedTuple):

@@ -165,6 +165,7 @@ RULES = [
     ({"devices.availability": "diurnal"}, "without a deadline"),
     (OPEN | train(algorithm="fedbuff") | {"devices.deadline_seconds": 60.0}, "wait for nobody"),
     (OPEN | train(algorithm="fedbuff") | {"devices.over_commitment": 1.2}, "wait for nobody"),
+    (OPEN | {"privacy.randomness": "system"}, "would hide noise that is not there"),
     # data
     ({"data.domains": ("wustl_ehms",), "data.population": "procedural"}, "is for simulated domains only"),
     (
@@ -202,6 +203,8 @@ def test_a_broken_rule_is_one_sentence_of_its_own(changes, sentence):
         LOCAL | train(compression__sign=True, compression__error_feedback=True, sampler="full"),
         LOCAL | train(algorithm="scaffold", step_clip_norm=0.0) | {"data.population": "procedural"},
         {"privacy.canaries": 100},
+        {"privacy.canaries": 100, "privacy.randomness": "system"},
+        LOCAL | {"privacy.randomness": "system"},
         train(clip_quantile=0.5, compression__rotate=True, compression__bits=8) | {"privacy.canaries": 100},
         OPEN | train(clip_quantile=0.9, algorithm="fedprox", aggregation__rule="fixed_point"),
         IDEAL | train(compression__rotate=True, aggregation__secure_bits=4),
@@ -253,6 +256,7 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("privacy.noise_bands", 0),
     ("privacy.least_share", 0.0),
     ("privacy.least_share", 1.1),
+    ("privacy.randomness", "sytem"),
     ("vae.dense", "inner"),
     ("gan.dense", "inner"),
     ("classifier.dense", "inner"),

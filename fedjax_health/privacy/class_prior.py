@@ -5,7 +5,7 @@ from __future__ import annotations
 import dp_accounting
 import numpy as np
 
-from fedjax_health.types import Table
+from fedjax_health.types import Normals, Table
 
 SENSITIVITY = 1.0  # a client's vector of label shares has Euclidean norm at most its 1-norm, which is 1
 
@@ -15,7 +15,7 @@ def noisy_class_shares(
     include: np.ndarray,
     num_classes: int,
     noise_multiplier: float,
-    generator: np.random.Generator,
+    generator: Normals,
     local: bool = False,
 ) -> np.ndarray:
     """Class shares, every client with the same weight: normalise(max(sum_k share_k + N(0, z^2 I), floor)).
@@ -27,7 +27,7 @@ def noisy_class_shares(
       include: bool[K], which clients exist.
       num_classes: L.
       noise_multiplier: z, in units of the sensitivity 1; 0 = exact (no guarantee).
-      generator: source of the noise.
+      generator: source of the noise; one draw is taken.
       local: whether each included client adds the noise itself, also one without records, instead of the server once.
 
     Returns:

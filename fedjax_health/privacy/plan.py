@@ -112,7 +112,7 @@ class PrivacyPlan:
 
     def not_covered(self) -> list[str]:
         """What the guarantee says nothing about, in sentences."""
-        return not_covered(self.config.mechanism)
+        return not_covered(self.config.mechanism, self.config.randomness)
 
     def epsilon_table(self, release: Release, before: dict[str, int]) -> np.ndarray:
         """Epsilon of the run after 0 ... T rounds of a training, f64[T + 1]; NaN without a mechanism.
@@ -138,6 +138,7 @@ class PrivacyPlan:
         """
         c = self.config
         common: dict[str, Any] = {"unit": self.unit, "relation": self.relation, "mechanism": c.mechanism}
+        common["randomness"] = c.randomness
         common["server_sees_sums_of"] = min((r.least for r in self.releases), default=1)
         if not self.formal:
             names = ("epsilon_total", "epsilon_rdp", "epsilon_replace_one", "delta_replace_one")

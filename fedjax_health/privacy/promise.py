@@ -8,9 +8,21 @@ NOT_COVERED = (
     "Seeds after the first: repeats of the run that give the intervals; only the first one is published.",
     "Hyper-parameters: the shipped ones were chosen on simulated data, which holds no real person; tuning on your data is "
     "not accounted for.",
-    "The noise: it is made again from the run's seed, so that a run can be repeated, through keys of 31 bits. Whoever knows "
-    "the seed (config.json and manifest.json name it) or tries all keys can subtract it; against others the guarantee holds.",
     "The number of clients, and the schema's public ranges, units and code books: taken as public.",
+)
+
+NOISE = {
+    "seed": "The noise: it is made again from the run's seed, so that a run can be repeated, through keys of 31 bits. Whoever "
+    "knows the seed (config.json and manifest.json name it) or tries all keys can subtract it; against others the guarantee "
+    "holds.",
+    "system": "The noise: its keys come from 256 bits of the operating system, which lie in this folder until the last "
+    "training is done and are then removed. Whoever could read the folder or the process's memory before, or still finds the "
+    "file in a backup or a snapshot, can subtract it; against those who cannot tell ChaCha20 from chance the guarantee holds.",
+}
+
+NOT_EXACT = (
+    "The last digits of the noise{}: it is drawn in 32-bit floating point, in which not every real number can come out; that may "
+    "tell more than the figures say (Mironov 2012)."
 )
 
 RECORDS_ONLY = (
@@ -53,11 +65,12 @@ def relation_of(mechanism: str) -> str:
     return "zero_out_one" if mechanism in REVEALED else "add_or_remove_one"
 
 
-def not_covered(mechanism: str) -> list[str]:
+def not_covered(mechanism: str, randomness: str = "seed") -> list[str]:
     """What the guarantee of a mechanism says nothing about, in sentences.
 
     Args:
       mechanism: of the config.
+      randomness: of the config.
     """
     own = {
         "record_gaussian": RECORDS_ONLY,
@@ -65,4 +78,5 @@ def not_covered(mechanism: str) -> list[str]:
         "distributed_gaussian": DISTRIBUTED_ONLY,
         "correlated_gaussian": IN_TURNS,
     }
-    return [*NOT_COVERED, *own.get(mechanism, ())]
+    inexact = NOT_EXACT.format(" of the class shares" if mechanism == "distributed_gaussian" else "")
+    return [*NOT_COVERED, NOISE[randomness], inexact, *own.get(mechanism, ())]

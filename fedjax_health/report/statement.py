@@ -98,6 +98,9 @@ def make_statement(
 def _parties(ledger: Mapping[str, Any]) -> list[Party]:
     formal = ledger.get("mechanism", "none") != "none"
     noise = "; it draws the noise and is trusted to forget it" if formal else ""
+    maker = "the seed that makes the noise again"
+    if ledger.get("randomness", "seed") == "system":
+        maker = "until the last training was done the secret that makes the noise again"
     limit = (
         "the promise above, whatever they know and compute" if formal else "nothing proven; the measured attacks only"
     )
@@ -136,7 +139,7 @@ def _parties(ledger: Mapping[str, Any]) -> list[Party]:
         server,
         Party(
             "holders of this folder",
-            "figures made from real records without noise, checkpoints, and the seed that makes the noise again",
+            f"figures made from real records without noise, checkpoints, and {maker}",
             "trusted like the server: do not pass it on",
         ),
         Party("recipients of synthetic/", "synthetic tables, schemas and generators", limit),

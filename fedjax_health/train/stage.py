@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_health import rng
 from fedjax_health.federated import distributed
 from fedjax_health.federated.federation import Data, Parts, State
 from fedjax_health.federation_config import TrainConfig
@@ -20,7 +21,7 @@ from fedjax_health.threefry import root_key
 from fedjax_health.train.checkpoint import Checkpoints
 from fedjax_health.train.loop import make_train, run_rounds
 from fedjax_health.train.metrics import Progress, Writer
-from fedjax_health.types import Hyper
+from fedjax_health.types import Hyper, UserError
 
 SAVE_SECONDS = 5.0  # least time between two checkpoints of a stage
 
@@ -45,8 +46,7 @@ class Trained(NamedTuple):
 
 def federation_keys(seed: int, seeds: int) -> jax.Array:
     """Root keys of N federations, typed [N]; the first one is that of the published run."""
-    root = root_key(seed)
-    return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(seeds, dtype=jnp.uint32))
+    return rng.numbered_keys(root_key(seed), seeds)
 
 
 def train_stage(
@@ -60,6 +60,7 @@ def train_stage(
     budget: float,
     workdir: str,
     writer: Writer | None,
+    forget: bool = False,
 ) -> Trained:
     """Trains N federations to the end of a stage.
 
@@ -74,6 +75,8 @@ def train_stage(
       budget: the run's epsilon; training stops before passing it.
       workdir: the run's folder.
       writer: metrics; None in a process that writes no files (see `distributed.is_main`), where workdir is not touched.
+      forget: whether the keys are a secret. Checkpoints then hold none, the last one no noise of earlier rounds either, and the
+        stage can never go on from there; a finished one needs no keys.
 
     Raises:
       UserError: a loss that is not finite, a checkpoint that cannot be read, or another process that was lost.
@@ -85,13 +88,21 @@ def train_stage(
     train = make_train(parts, config)
     keys, hyper, data = distributed.replicate((keys, hyper, data), parts.mesh)
     timing = os.path.join(workdir, "checkpoints", stage.replace("/", "_"), "timing.json")
-    with Checkpoints(os.path.dirname(timing)) as checkpoints:
+    with Checkpoints(os.path.dirname(timing), withhold=forget) as checkpoints:
         compile_seconds, chunk_seconds = 0.0, []
-        if checkpoints.latest() is None:
+        end, latest = checkpoints.end(), checkpoints.latest()
+        if end is not None and end + config.rounds_per_chunk <= limit:
+            reason = "converged"  # nothing else ends a stage before its limit
+        limit = limit if end is None else end
+        if forget:
+            _check_keys(keys, latest, end, os.path.dirname(timing))
+        if latest is None:
             state = train.init(keys)
             checkpoints.save(0, state)  # so that there is always a last good one
         else:
             state = checkpoints.restore(jax.eval_shape(train.init, keys))
+            if forget:  # a copy, since the state is donated
+                state = state._replace(key=jax.jit(jnp.copy)(keys))
             if writer is not None and os.path.isfile(timing):
                 with open(timing, encoding="utf-8") as file:
                     compile_seconds, chunk_seconds = json.load(file)
@@ -136,11 +147,27 @@ def train_stage(
                 norms=norms,
                 private=not np.isnan(epsilon).all(),
             )
-        if checkpoints.latest() != outcome.rounds and writer is not None:
+        if forget:
+            checkpoints.finish(outcome.rounds, outcome.state._replace(noise=jax.tree.map(_zeros, outcome.state.noise)))
+            if writer is not None:
+                write_text(timing, json.dumps([compile_seconds, chunk_seconds]) + "\n")
+        elif checkpoints.latest() != outcome.rounds and writer is not None:
             save(outcome.state, outcome.rounds)
     return Trained(
         distributed.local(outcome.state), outcome.rounds, outcome.reason, compile_seconds, np.asarray(chunk_seconds)
     )
+
+
+def _zeros(leaf: jax.Array) -> np.ndarray:
+    return np.zeros(leaf.shape, leaf.dtype)
+
+
+def _check_keys(keys: jax.Array, latest: int | None, end: int | None, folder: str) -> None:
+    """Without its secret, whose place zeros then hold, nothing may be trained."""
+    if not np.asarray(jax.random.key_data(distributed.local(keys))).any() and (end is None or latest != end):
+        raise UserError(
+            f"{folder!r} holds no final checkpoint, and the secret that its training drew from is gone; start in a new workdir"
+        )
 
 
 def _history(stage: str, start: int, seeds: int, writer: Writer | None) -> np.ndarray:

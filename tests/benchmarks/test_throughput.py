@@ -111,7 +111,7 @@ def test_variants_do_what_they_say():
     ran = {name: throughput.make_ours(100, 1, variant).once() for name, variant in throughput.VARIANTS.items()}
     updates = {name: count for name, (_, count, _) in ran.items()}
     assert updates["plain"] == updates["devices"] == updates["8bit"] == updates["scaffold"] == 100
-    assert 50 < updates["dp"] < 160  # Poisson(100)
+    assert 50 < updates["dp"] < 160 and 50 < updates["dp_system"] < 160  # Poisson(100)
     start = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(work.init_params())])
     moved = {
         name: np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(layers)]) - start
@@ -124,6 +124,8 @@ def test_variants_do_what_they_say():
     assert 0 < error < 0.05
     # the noise of one round: N(0, (1 * 1 / 100)^2) in each coordinate, over a much smaller mean
     assert np.std(moved["dp"]) == pytest.approx(0.01, rel=0.1)
+    assert np.std(moved["dp_system"]) == pytest.approx(0.01, rel=0.1)
+    assert not np.array_equal(moved["dp"], moved["dp_system"])
 
 
 def test_a_variant_that_learns_less_is_refused():

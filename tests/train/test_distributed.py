@@ -211,7 +211,9 @@ def test_the_whole_command(tmp_path):
 
 
 def values(process_id: int) -> None:
-    """What `from_main` and `check_same` do, as one of two processes."""
+    """What `from_main`, `check_same` and `agree` do, as one of two processes."""
+    from fedjax_health import randomness
+
     mine = {
         "f": np.array([-0.0, np.nan, 1e-42, 3.0], np.float32) if process_id == 0 else np.ones(4, np.float32),
         "d": np.float64(0.1 if process_id == 0 else 7.0),
@@ -227,6 +229,14 @@ def values(process_id: int) -> None:
     back = distributed.local(spread)
     np.testing.assert_array_equal(jax.random.key_data(back["k"]), jax.random.key_data(tree["k"]))
     np.testing.assert_array_equal(back["x"], tree["x"])
+    main = process_id == 0
+    words, shares = np.arange(8, dtype=np.uint32), {"toy": np.full((2, 3), np.float32(0.1))}
+    running = randomness.agree(randomness.Randomness(words) if main else None, "system")
+    np.testing.assert_array_equal(running.secret, words)
+    zeros = np.zeros(8, np.uint32)
+    ended = randomness.agree(randomness.Randomness(zeros, True, shares) if main else None, "system")
+    assert not running.ended and ended.ended
+    np.testing.assert_array_equal(randomness.kept_shares(ended, "toy", (2, 3)), shares["toy"])
     distributed.check_same("config", {"a": "text", **tree})
     distributed.check_same("table", {"x": np.float32(process_id)})
 
