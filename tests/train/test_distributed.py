@@ -25,6 +25,7 @@ from fedjax_health.types import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 LAUNCH = "import os, runpy; os.sched_getaffinity = lambda _: {0}; runpy.run_module('launch.main', run_name='__main__')"
+SECRET_KEY = np.random.default_rng(0).integers(0, 2**32, (1, 8), np.uint32)
 LOST = "start all processes again with the same workdir: the run goes on from the last checkpoint"
 
 
@@ -101,6 +102,18 @@ def test_a_sum_of_floats_differs_by_its_order_only(tmp_path, whole):
     for name, leaf in one.items():
         np.testing.assert_allclose(leaf, two[name], rtol=1e-6, atol=1e-6, err_msg=name)
     assert any((leaf != whole[0][name]).any() for name, leaf in one.items())  # the rule makes a difference
+
+
+@pytest.mark.slow
+def test_two_processes_with_a_secret_equal_one_and_keep_it_from_the_disk(tmp_path):
+    one = trained(1, 4, tmp_path / "one", "fixed_point, secret")
+    assert_same(trained(2, 2, tmp_path / "two", "fixed_point, secret"), one)
+    assert_same(trained(2, 2, tmp_path / "two", "fixed_point, secret"), one)  # started again, it is done
+    for run in ("one", "two"):
+        folder = tmp_path / run / "checkpoints" / "toy_linear"
+        assert [p.name for p in folder.iterdir() if p.name.isdigit()] == ["24"] and (folder / "end.json").exists()
+        files = [p for p in (tmp_path / run / "checkpoints").rglob("*") if p.is_file()]
+        assert files and not [p for p in files if SECRET_KEY.tobytes() in p.read_bytes()]
 
 
 @pytest.mark.parametrize(("lost", "then"), [(0, (2, 1)), (1, (1, 2))])
@@ -247,6 +260,7 @@ def work(path: str, rule: str, seconds: float) -> None:
 
     import toy
 
+    from fedjax_health.chacha import key_of
     from fedjax_health.train import stage
     from fedjax_health.train.metrics import Writer
 
@@ -256,14 +270,15 @@ def work(path: str, rule: str, seconds: float) -> None:
             time.sleep(seconds)
 
     stage.SAVE_SECONDS = 0.0
+    rule, _, secret = rule.partition(", ")
     config = toy.train_config(rounds=24, cohort=16, clients_per_chunk=4, algorithm="scaffold")
     config = dataclasses.replace(config, aggregation=dataclasses.replace(config.aggregation, rule=rule))
     parts = toy.make_parts(toy.linear(), config, devices=0)
     assert parts.mesh.size == jax.device_count()
     writer = Slow(path) if distributed.is_main() else None
     result = stage.train_stage(
-        "toy/linear", parts, config, stage.federation_keys(0, 1), toy.hyper(1), toy.make_data(parts),
-        np.linspace(0.0, 1.0, 25), np.inf, path, writer,
+        "toy/linear", parts, config, key_of(SECRET_KEY) if secret else stage.federation_keys(0, 1), toy.hyper(1),
+        toy.make_data(parts), np.linspace(0.0, 1.0, 25), np.inf, path, writer, bool(secret),
     )  # fmt: skip
     assert result.rounds == 24
     if writer is not None:
