@@ -23,6 +23,7 @@ from fedjax_health.federation_config import AggregationConfig, CompressionConfig
 from fedjax_health.models.base import Classifier, ModelParams, masked_mean, no_refine
 from fedjax_health.threefry import root_key
 
+pytestmark = pytest.mark.quick_compile
 DIM, ROUNDS, RATE, SERVER_RATE, MU = 3, 4, 0.1, 0.7, 0.5
 RAGGED = (2, 9, 4, 7, 1, 5, 3)  # records of each client
 CONFIG = TrainConfig(

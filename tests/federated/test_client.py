@@ -17,6 +17,8 @@ from fedjax_health.federated.algorithms import Start, make_fedavg, make_local_ru
 from fedjax_health.federated.client import MOST_RANKED, make_plan, make_run_client, shuffle
 from fedjax_health.threefry import root_key
 
+pytestmark = pytest.mark.quick_compile
+
 
 def batches_of(plan, count, key=None):
     """All batches of the program, i32[S, B], and those that a client with `count` records really visits."""

@@ -23,6 +23,7 @@ from fedjax_health.federated.federation import Data, init_state
 from fedjax_health.federation_config import AggregationConfig, CompressionConfig, HierarchyConfig, TrainConfig
 from fedjax_health.threefry import root_key
 
+pytestmark = pytest.mark.quick_compile
 DIM, RATE, SERVER_RATE, STEPS = 3, 0.2, 0.7, 2
 COUNTS = (4, 2, 5, 3, 1, 5, 2, 4, 3, 5, 1, 2, 4, 3, 5, 2)
 HYPER = {"client_learning_rate": jnp.float32(RATE), "server_learning_rate": jnp.float32(SERVER_RATE)}
