@@ -16,6 +16,8 @@ from fedjax_health.federated.federation import init_state
 from fedjax_health.transforms.base import Keys, full_wire
 from fedjax_health.types import UserError
 
+pytestmark = pytest.mark.quick_compile
+
 
 def make(population=None, **settings):
     names = ("private", "devices", "fleet")

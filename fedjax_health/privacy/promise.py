@@ -21,8 +21,8 @@ NOISE = {
 }
 
 NOT_EXACT = (
-    "The last digits of the noise{}: it is drawn in 32-bit floating point, in which not every real number can come out; that may "
-    "tell more than the figures say (Mironov 2012)."
+    "The last digits of the noise{}: it is drawn in 32-bit floating point, in which not every real number can come out; that "
+    "may tell more than the figures say (Mironov 2012)."
 )
 
 RECORDS_ONLY = (

@@ -35,6 +35,8 @@ from fedjax_health.transforms.clip import make_clip
 from fedjax_health.transforms.compress import make_compression
 from fedjax_health.types import UserError
 
+pytestmark = pytest.mark.quick_compile
+
 PLAIN = make_fedavg(toy.linear(), optax.identity())
 DIM, START = 30, 0.5  # coordinates, C_0 of the toy's hyper-parameters
 

@@ -24,6 +24,8 @@ from fedjax_health.threefry import root_key
 from fedjax_health.train.checkpoint import Checkpoints
 from fedjax_health.train.loop import make_train
 
+pytestmark = pytest.mark.quick_compile
+
 START = 0.5  # C_0 of the toy's hyper-parameters
 
 

@@ -24,6 +24,8 @@ from fedjax_health.train.loop import make_train
 from fedjax_health.transforms.base import client_identity, server_identity
 from fedjax_health.types import UserError
 
+pytestmark = pytest.mark.quick_compile
+
 DELTA = 1e-5
 SEEDS, K, ROUNDS = 6, 200, 16
 FULL: dict[str, Any] = {"sampler": "full", "cohort": 24, "rounds_per_chunk": 1}

@@ -21,6 +21,8 @@ from fedjax_health.models.vae import make_vae
 from fedjax_health.train.loop import make_train
 from fedjax_health.types import Batch, UserError
 
+pytestmark = pytest.mark.quick_compile
+
 B = 4
 CONFIG = toy.train_config(local="epochs", batch_size=B, l2_clip_norm=0.5, ema_decay=0.0)
 

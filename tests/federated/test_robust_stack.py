@@ -12,6 +12,8 @@ from fedjax_health.attacks.poisoning import make_update_attack, malicious
 from fedjax_health.federated import robust, sharding
 from fedjax_health.federated.aggregate import Members, make_mean
 
+pytestmark = pytest.mark.quick_compile
+
 SHARE = 0.3
 NAMES = sorted(robust.RULES)
 ROBUST = [name for name in NAMES if name != "mean"]

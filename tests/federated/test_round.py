@@ -16,6 +16,8 @@ from fedjax_health.federated.round import make_round
 from fedjax_health.models.base import ModelParams
 from fedjax_health.types import Batch
 
+pytestmark = pytest.mark.quick_compile
+
 EVERYONE = {"local": "epochs", "batch_size": toy.H, "cohort": 24}  # one step over all own records, all clients
 
 

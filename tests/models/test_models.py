@@ -20,6 +20,8 @@ from fedjax_health.models.vae import make_vae
 from fedjax_health.models.wgan_gp import make_wgan_gp
 from fedjax_health.types import Batch
 
+pytestmark = pytest.mark.quick_compile
+
 LAYOUT = Layout(numeric=3, bits=2, blocks=(3, 2), missing=(-1, 4, -1))
 L, B = 2, 5
 HYPER = {

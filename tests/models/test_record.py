@@ -16,6 +16,8 @@ from fedjax_health.models.classifier import make_classifier
 from fedjax_health.models.vae import make_vae
 from fedjax_health.types import Batch
 
+pytestmark = pytest.mark.quick_compile
+
 B = 9
 HYPER = {"kl_weight": jnp.float32(0.7)}
 

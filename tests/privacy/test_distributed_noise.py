@@ -31,6 +31,8 @@ from fedjax_health.transforms.base import Keys
 from fedjax_health.transforms.distributed import LEAST_STEPS, MOST_SLACK, grid_step, make_noise_grid, slack
 from fedjax_health.types import UserError
 
+pytestmark = pytest.mark.quick_compile
+
 DELTA, Z, C = 1e-5, 2.0, 0.5
 LOSING = toy.devices_config(failures_per_hour=900.0)  # about a seventh breaks off
 N = 150

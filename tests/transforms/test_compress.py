@@ -19,6 +19,8 @@ from fedjax_health.transforms.compress import download_wire, make_compression, m
 from fedjax_health.transforms.noise import make_gaussian_noise
 from fedjax_health.types import UserError
 
+pytestmark = pytest.mark.quick_compile
+
 OFF = CompressionConfig(
     rotate=False, sparsify="none", keep_fraction=0.1, error_feedback=False, bits=0, sign=False, down_bits=0
 )

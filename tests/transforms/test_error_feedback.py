@@ -18,6 +18,8 @@ from fedjax_health.transforms.sign import make_sign
 from fedjax_health.transforms.sparsify import make_rand_k, make_top_k
 from fedjax_health.types import UserError
 
+pytestmark = pytest.mark.quick_compile
+
 
 def update(seed=0):
     rng = np.random.default_rng(seed)

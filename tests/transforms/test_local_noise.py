@@ -23,6 +23,8 @@ from fedjax_health.transforms.compress import make_compression
 from fedjax_health.transforms.local import make_local_privacy
 from fedjax_health.types import UserError
 
+pytestmark = pytest.mark.quick_compile
+
 C, Z = 0.5, 1.7
 WRONG = (2 / 3, 3 / 2)
 

@@ -17,6 +17,8 @@ from fedjax_health.transforms.sign import SIGN
 from fedjax_health.transforms.sparsify import kept_count, largest, make_rand_k, make_top_k
 from fedjax_health.types import UserError
 
+pytestmark = pytest.mark.quick_compile
+
 
 def keys(seed=0):
     return Keys(jax.random.key(seed), jax.random.key(77))
