@@ -23,7 +23,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from benchmarks import engine, report
-from benchmarks.audit import CANARIES, DELTA, EPSILONS, ROUNDS, federation
+from benchmarks.audit import CANARIES, DELTA, EPSILONS, ROUNDS, federation, overlaps
 from fedjax_health.data.simulator import population_key
 from fedjax_health.federated import canaries
 from fedjax_health.federated.federation import Audit, Parts
@@ -70,11 +70,11 @@ def results(quick: bool) -> list[dict[str, Any]]:
         accounted = accounting.epsilon_of([(parts.sampler.account(noise), ROUNDS)], DELTA)
         audit, last = observed(parts, config, noise, seeds)
         inserted = np.asarray(audit.inserted) > 0
-        known = zip(np.asarray(audit.during), np.asarray(audit.rounds), inserted, strict=True)
+        known = zip(np.asarray(audit.during), overlaps(parts, seeds, ROUNDS), inserted, strict=True)
         observers = {
             "all updates": (
                 np.asarray(audit.loss),
-                [estimate_composed(d, r, own, parts.sampler.account, ROUNDS, DELTA) for d, r, own in known],
+                [estimate_composed(d, q, own, parts.sampler.account, ROUNDS, DELTA) for d, q, own in known],
             ),
             "last model": (
                 last,

@@ -3,7 +3,9 @@
 `python -m benchmarks.privacy [--quick] [--out FILE] [--parts noise,bugs]`. The parts:
 
 noise       the contracts of the private round on the toy domain, a repeat a seed: measured over stated scale of the noise, the
-            lowest p-values of its scale and independence, how far one client moves the sum in units of its bound;
+            lowest p-values of its scale and independence, how far one client moves the sum in units of its bound; then the
+            same of every other mechanism (`tests/privacy/mechanisms.py`), for cohorts of 1 and 100 on 1 and 4 devices, five
+            seeds each;
 bugs        every bug of `tests/privacy/test_seeded_bugs.py`: how many contracts or checks turn red (the one that must is in
             the name; 0 = not caught), the share caught, and how many contracts turn red on the code as it is, over the seeds;
 accounting, secagg, audit, observers, dp_sgd
@@ -27,7 +29,7 @@ from benchmarks import report, work
 
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "dp-accounting")
 ELSEWHERE = ("accounting", "secagg", "audit", "observers", "dp_sgd")
-CLEAN_SEEDS = 20
+CLEAN_SEEDS, FEW_SEEDS = 20, 5
 
 
 def tests() -> Any:
@@ -61,10 +63,44 @@ def noise_part(quick: bool) -> list[dict[str, Any]]:
         ("independence", "error", "sums of disjoint groups against their union", "update"),
         ("post_processing", "error", "published against made again of the noisy sums", "weight"),
     )
-    return [
+    central = [
         report.make_result(f"noise/{name}: {what}", [figure[key] for figure in found[name]], unit)
         for name, key, what, unit in figures
     ]
+    return [*central, *mechanisms_part(quick)]
+
+
+def mechanisms_part(quick: bool) -> list[dict[str, Any]]:
+    """Noise and bound of the mechanisms beside the central one; quick: one seed. Call `tests` first."""
+    known = importlib.import_module("privacy.mechanisms")
+    seeds, found = range(1 if quick else FEW_SEEDS), []
+    figures = (
+        ("ratio", "measured over stated scale", "ratio"),
+        ("p of scale", "p of the scale", "p"),
+        ("p of a wrong scale", "greatest p of a scale off by half", "p"),
+        ("p of rounds", "p of independence between rounds", "p"),
+    )
+    for name, mechanism in known.MECHANISMS.items():
+        # a secure sum needs more clients than neighbours, always: one of a single client is refused
+        for cohort, clients, runs in ((1, 6, known.N), (100, 240, 40)):
+            for devices in (1, 4) if (name, cohort) != ("secure", 1) else ():
+                parts = known.build(mechanism, cohort, clients, devices)
+                at = f"noise/{name}, cohort {cohort}, {devices} devices"
+                drawn = [known.noise(mechanism, parts, seed, runs) for seed in seeds]
+                found += [
+                    report.make_result(f"{at}: {what}", [d[key] for d in drawn], unit) for key, what, unit in figures
+                ]
+                if devices == 1 and cohort == (100 if name == "secure" else 1):
+                    moved = [known.sensitivity(mechanism, parts, seed, known.N) for seed in seeds]
+                    found += [
+                        report.make_result(
+                            f"{at}: most that a neighbour moves it", [m["ratio"] for m in moved], "bounds"
+                        ),
+                        report.make_result(f"{at}: pairs a seed", [float(m["neighbours"]) for m in moved], "pairs"),
+                        report.make_result(f"{at}: share of pairs that differ", [m["moved"] for m in moved], "share"),
+                    ]
+                print(f"{at}: done", flush=True)
+    return found
 
 
 def bugs_part(quick: bool) -> list[dict[str, Any]]:

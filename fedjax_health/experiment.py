@@ -98,7 +98,7 @@ def run(config: Config, path: str) -> str | None:
                     trained[release.stage] = train(config, plan, release, p, done, path, writer, randomness)
                     done[release.stage] = trained[release.stage].rounds
                     write_ledger(os.path.join(path, "privacy_ledger.json"), plan.ledger(done))
-                    rows["privacy"] += audit(config, plan, release, trained[release.stage])
+                    rows["privacy"] += audit(config, plan, release, p, trained[release.stage])
             end_randomness(randomness, path)  # before anything is published
             ledger = plan.ledger(done)
             # a promise that does not hide whether a client takes part bounds no attack on its membership

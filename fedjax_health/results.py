@@ -22,6 +22,7 @@ from fedjax_health.devices.round import METRICS
 from fedjax_health.evaluation import curves, efficiency, suite
 from fedjax_health.evaluation.downstream import make_downstream, view_population
 from fedjax_health.evaluation.rows import exact_row
+from fedjax_health.federated.canaries import together
 from fedjax_health.federated.federation import Parts
 from fedjax_health.files import replacing
 from fedjax_health.models.base import GenerativeModel
@@ -180,13 +181,14 @@ def privacy_rows(ledger: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def audit(config: Config, plan: PrivacyPlan, release: Release, trained: Trained) -> list[Row]:
+def audit(config: Config, plan: PrivacyPlan, release: Release, p: Prepared, trained: Trained) -> list[Row]:
     """What a training's canaries say, none without canaries.
 
     Args:
       config: the run.
       plan: gives delta and the noise.
       release: which training.
+      p: its domain.
       trained: its result.
 
     Raises:
@@ -195,11 +197,12 @@ def audit(config: Config, plan: PrivacyPlan, release: Release, trained: Trained)
     scores = trained.state.audit
     if scores == () or not trained.rounds:
         return []
-    host = jax.device_get(scores)
+    host, parts = jax.device_get(scores), p.parts[release.stage.split("/")[1]]
+    overlap = jax.jit(jax.vmap(lambda key: together(parts, key, trained.rounds)))(trained.state.key)
     accounted = accounting.epsilon_of([(plan.event(release), trained.rounds)], plan.delta)
     return audit_rows(
         release.stage,
-        Scores(host.inserted, host.rounds, host.during, host.loss),
+        Scores(host.inserted, host.rounds, np.asarray(overlap), host.during, host.loss),
         release.sampler.account,
         trained.rounds,
         plan.noise_multiplier,

@@ -175,8 +175,31 @@ def participation(parts: Parts) -> float:
 
 def took_part(parts: Parts, state: State) -> Array:
     """bool[k], whose coin comes up in the round about to run, held out or not."""
-    key = jax.random.fold_in(rng.stream_key(state.key, state.round + 1, rng.Stream.CANARY), 0)
-    return jax.random.uniform(key, (_canaries(parts).size,)) < participation(parts)
+    return _coins(parts, state.key, state.round)
+
+
+def together(parts: Parts, key: Array, rounds: int) -> Array:
+    """Q_ij = <c_i, c_j> times the rounds in which the coins of canaries i and j both came up, as the auditor knows it.
+
+    The scores of a run with the participation known have the covariance z^2 Q, and the mean Q x; see
+    `audit_estimate.estimate_noise_multiplier`.
+
+    Args:
+      parts: a federation with canaries.
+      key: typed root key of the run.
+      rounds: that ran.
+
+    Returns:
+      f32[k, k]; inner products are counted and exact, signs being d bits.
+    """
+    canaries, size = _canaries(parts), tree.size(_message(parts))
+    came = jax.vmap(lambda t: _coins(parts, key, t))(jnp.arange(rounds, dtype=jnp.int32)).astype(jnp.float32)
+    index = jnp.arange(canaries.size, dtype=jnp.int32)
+    words = jax.vmap(lambda j: _signs(canaries, j, size))(index)
+    past = 32 * words.shape[1] - size  # bits of the last word that no coordinate has
+    words = words.at[:, -1].set((words[:, -1] << past) if past else words[:, -1])
+    differ = jax.lax.map(lambda own: jnp.sum(jax.lax.population_count(own[None] ^ words), 1, dtype=jnp.uint32), words)
+    return (1.0 - 2.0 * differ.astype(jnp.float32) / jnp.float32(size)) * (came.T @ came)
 
 
 def direction(canaries: Canaries, index: Array, size: int) -> Array:
@@ -190,13 +213,22 @@ def direction(canaries: Canaries, index: Array, size: int) -> Array:
     Returns:
       f32[d].
     """
-    # the barrier keeps the compiler from working out k * d constants
-    words = jax.lax.optimization_barrier(jax.random.key_data(canaries.key))
-    key = jax.random.wrap_key_data(words, impl=jax.random.key_impl(canaries.key))
-    bits = jax.random.bits(rng.client_key(key, index), (-(-size // 32),))
+    bits = _signs(canaries, index, size)
     ones = (bits[:, None] >> jnp.arange(32, dtype=jnp.uint32)[None, :]) & jnp.uint32(1)
     scale = jnp.float32(1.0 / math.sqrt(size))
     return jnp.where(ones.reshape(-1)[:size] > 0, scale, -scale)
+
+
+def _signs(canaries: Canaries, index: Array, size: int) -> Array:
+    # the barrier keeps the compiler from working out k * d constants
+    words = jax.lax.optimization_barrier(jax.random.key_data(canaries.key))
+    key = jax.random.wrap_key_data(words, impl=jax.random.key_impl(canaries.key))
+    return jax.random.bits(rng.client_key(key, index), (-(-size // 32),))
+
+
+def _coins(parts: Parts, key: Array, round_index: Array) -> Array:
+    own = jax.random.fold_in(rng.stream_key(key, round_index + 1, rng.Stream.CANARY), 0)
+    return jax.random.uniform(own, (_canaries(parts).size,)) < participation(parts)
 
 
 def _log_ratio(score: Array, noise: Array, q: float) -> Array:

@@ -20,10 +20,12 @@ CERTAIN = 1e-4  # chance of stopping a right run
 
 
 class Scores(NamedTuple):
-    """What N federations' canaries scored; leading axes [N, k], see `federated.federation.Audit`."""
+    """What N federations' canaries scored; leading axes [N, k], see `federated.federation.Audit`; `together` [N, k, k] is that
+    of `federated.canaries.together`."""
 
     inserted: np.ndarray
     rounds: np.ndarray
+    together: np.ndarray
     during: np.ndarray
     loss: np.ndarray
 
@@ -63,8 +65,8 @@ def audit_rows(
     domain, model = stage.split("/")
     inserted = np.asarray(scores.inserted) > 0
     estimates = [
-        estimate_composed(during, took, own, event, rounds, delta)
-        for during, took, own in zip(scores.during, scores.rounds, inserted, strict=True)
+        estimate_composed(during, overlap, own, event, rounds, delta)
+        for during, overlap, own in zip(scores.during, scores.together, inserted, strict=True)
     ]
     every, coins = np.ravel(scores.loss), np.ravel(inserted)
     if fault := refuted(scores, noise_multiplier):

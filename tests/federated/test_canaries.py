@@ -170,6 +170,18 @@ def test_directions_are_unit_vectors_of_their_own():
     assert not np.array_equal(c, all_directions(with_canaries(small(), 40, root_key(2)), 1000))
 
 
+def test_what_the_auditor_knows_of_overlaps():
+    """Against the directions themselves, and the coins of three rounds; the message's size is no multiple of a word."""
+    parts = small()
+    state = init_state(parts, root_key(3))
+    size = tree.size(state.params.client)
+    came = np.stack([canaries.took_part(parts, state._replace(round=jnp.int32(t))) for t in range(3)]).astype(float)
+    c = all_directions(parts, size)
+    found = jax.jit(lambda key: canaries.together(parts, key, 3))(root_key(3))
+    assert size % 32 and 0 < came.mean() < 0.6 and np.ptp(came.sum(0)) > 1
+    np.testing.assert_allclose(found, (c @ c.T) * (came.T @ came), atol=1e-5)
+
+
 @pytest.mark.parametrize("wire", ["none", "quantised"])
 def test_what_is_inserted_and_what_is_scored(wire):
     """Against NumPy: the sum of C c_j over those that take part, and sum and scores of what is then published."""

@@ -20,7 +20,8 @@ def scores(noise, rounds, seed=0):
     inserted = rng.random((FEDERATIONS, CANARIES)) < 0.5
     during = rounds * inserted + np.sqrt(rounds) * noise * rng.normal(size=inserted.shape)
     loss = (during - rounds / 2) / CLAIMED**2
-    return Scores(inserted.astype(np.float32), np.full(inserted.shape, rounds, np.float32), during, loss)
+    together = np.broadcast_to(rounds * np.eye(CANARIES), (FEDERATIONS, CANARIES, CANARIES))
+    return Scores(inserted.astype(np.float32), np.full(inserted.shape, rounds, np.float32), together, during, loss)
 
 
 def rows(found, rounds):

@@ -15,7 +15,7 @@ import toy
 from dp_accounting.dp_event import TruncatedSubsampledGaussianDpEvent
 from dp_accounting.pld import PLDAccountant
 from privacy import contracts
-from privacy.contracts import require
+from privacy.laws import REJECT, require
 
 from fedjax_health import experiment
 from fedjax_health.config import DataConfig, PrivacyConfig
@@ -103,7 +103,7 @@ def prior(parts: Parts, seed: int) -> dict[str, float]:
         share = experiment.noisy_class_shares(table, mask, 2, PRIVACY.prior_noise_multiplier, generator)
         found.append(clients * float(share[0] - share[1]) / (z * np.sqrt(2.0)))
     p = float(scipy.stats.kstest(found, "norm").pvalue)
-    require(p > contracts.REJECT, "prior", f"p = {p:.2g}; measured over stated scale = {np.std(found):.3f}")
+    require(p > REJECT, "prior", f"p = {p:.2g}; measured over stated scale = {np.std(found):.3f}")
     return {"p": p, "ratio": float(np.std(found))}
 
 

@@ -106,7 +106,9 @@ def test_rounds_of_too_few_are_void_though_there_is_a_quorum():
 def test_masked_is_ideal_noise_and_drop_outs_included():
     (ideal, theirs), (masked, ours) = (program(secure, True, 4, 5)[1](N) for secure in ("ideal", "masked"))
     np.testing.assert_array_equal(theirs["public/secure_aborted"], ours["public/secure_aborted"])
-    np.testing.assert_allclose(ideal, masked, atol=1e-6)
+    # two programs differ in a last bit here and there, and with it in a coin of the rounding: one step of one client's
+    step = float(grid_step(jnp.float32(Z), jnp.float32(C), program()[0].noise_grid))
+    np.testing.assert_allclose(ideal, masked, atol=1.1 * step / 18)
     assert (theirs["public/secure_aborted"] > 0).any()
 
 

@@ -13,7 +13,7 @@ import pytest
 import test_checks
 import toy
 from privacy import test_contracts
-from privacy.contracts import ContractError
+from privacy.laws import ContractError
 from privacy.test_contracts import CONTRACTS, PRIVACY
 
 from fedjax_health import build_federation, experiment, rng, tree
