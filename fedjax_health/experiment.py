@@ -37,6 +37,7 @@ from fedjax_health.randomness import (
 )
 from fedjax_health.report.html import render_report
 from fedjax_health.results import TABLES, Pictures, Prepared, audit, cost_rows, evaluate, privacy_rows, show, white_box
+from fedjax_health.synthesis.generator_file import Network, save_generator
 from fedjax_health.synthesis.publish import publish, publish_schemas
 from fedjax_health.synthesis.sample import make_sampler
 from fedjax_health.train.loop import make_hyper
@@ -263,7 +264,7 @@ def train(
 
 
 def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: str) -> list[suite.Subject]:
-    """Synthetic tables of every model and seed; those of the first seed are published.
+    """Synthetic tables of every model and seed; the table and the generator of the first seed are published.
 
     Args:
       config: the run.
@@ -271,7 +272,7 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
       trained: stage to training.
       path: the run's folder.
     """
-    subjects = []
+    subjects, folder = [], os.path.join(path, "synthetic")
     for model_name, parts in p.parts.items():
         model = parts.model
         assert isinstance(model, GenerativeModel)
@@ -287,7 +288,10 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
             table = sample(released, p.shares[s], keys[s], max(total, wanted))
             if s == 0:
                 published = Table(*(column[:wanted] for column in table))
-                publish(os.path.join(path, "synthetic"), f"{p.domain.name}_{model_name}", published, p.domain.schema)
+                publish(folder, f"{p.domain.name}_{model_name}", published, p.domain.schema)
+                section, name = build.model_config(model_name, config), p.domain.name
+                network = Network(section.hidden, section.latent)
+                save_generator(folder, name, model_name, network, released, p.shares[s], p.domain.schema)
             tables.append(Table(*(column[:total] for column in table)))
         subjects.append(
             suite.Subject(model_name, tables, min(wanted, total), white_box(model, p.domain, state.params, keys))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
 import sys
 from typing import Any
 
 from absl import flags
+
+from launch.messages import option_sentence
 
 _NEEDED = ("clients", "cohort", "rounds")
 
@@ -31,17 +31,6 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_bool("json", False, "One JSON object instead of lines.", flag_values=own)
     flags.DEFINE_bool("help", False, "Shows this.", flag_values=own)
     return own
-
-
-def _sentence(error: flags.Error, known: flags.FlagValues) -> str:
-    if isinstance(error, flags.UnrecognizedFlagError):
-        near = difflib.get_close_matches(error.flagname, list(known), 1, 0.5)
-        hint = f"did you mean --{near[0]}?" if near else f"the options are --{', --'.join(known)}"
-        return f"unknown option --{error.flagname}; {hint}"
-    if value := re.match(r"flag --(\w+)=(.*?): ", str(error)):
-        kind = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-        return f"--{value[1]} must be {kind[known[value[1]].flag_type()]}, got {value[2]!r}"
-    return str(error)
 
 
 def _text(found: dict[str, Any]) -> str:
@@ -86,7 +75,7 @@ def main(argv: list[str]) -> int:
         spent = budget.read_spent(options["spent"].value) if options["spent"].value is not None else None
         found = budget.budget(budget.Request(**values), spent)
     except flags.Error as error:
-        print(f"error: {_sentence(error, options)}", file=sys.stderr)
+        print(f"error: {option_sentence(error, options)}", file=sys.stderr)
         return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

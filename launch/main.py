@@ -11,6 +11,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from launch.machine import use_all_cores
 from launch.messages import sentence
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/iot.py", "Run configuration.", lock_config=True)
@@ -26,14 +27,9 @@ LOG = stdlib_logging.getLogger("fedjax_health")
 
 def main(_: list[str]) -> None:
     """Sets up devices and runs the experiment, alone or together with other processes."""
-    import jax
-
     from fedjax_health.federated import distributed
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", cores)  # a single CPU device hardly uses the second core
-    cache = os.path.join(os.path.expanduser("~"), ".cache", "fedjax_health", "xla")
-    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache)
+    use_all_cores()
     address = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     several = _DISTRIBUTED.value or any(value is not None for value in address)
     with distributed.together(several):

@@ -44,3 +44,23 @@ def sentence(error: Exception, argv: list[str]) -> str:
     if "positional argument" in text:
         return f"{text.split(': ')[0]} names a variant, but that file has none; leave it out"
     return text.split(" ValueError: ")[-1] if " ValueError: " in text else str(error)  # a config refuses a variant so
+
+
+def option_sentence(error: flags.Error, known: flags.FlagValues) -> str:
+    """The mistake behind an exception of flag parsing, for a command without a config.
+
+    Args:
+      error: what absl raised.
+      known: the command's options.
+
+    Returns:
+      One sentence that names the option, its value and the remedy.
+    """
+    if isinstance(error, flags.UnrecognizedFlagError):
+        near = difflib.get_close_matches(error.flagname, list(known), 1, 0.5)
+        hint = f"did you mean --{near[0]}?" if near else f"the options are --{', --'.join(known)}"
+        return f"unknown option --{error.flagname}; {hint}"
+    if value := re.match(r"flag --(\w+)=(.*?): ", str(error)):
+        kind = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        return f"--{value[1]} must be {kind[known[value[1]].flag_type()]}, got {value[2]!r}"
+    return str(error)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 
 from fedjax_health.data.frames import frame_from_table, write_frame
 from fedjax_health.data.schema import Schema
 from fedjax_health.files import write_text
+from fedjax_health.synthesis.generator_file import public_schema
 from fedjax_health.types import Table
 
 
@@ -37,10 +37,7 @@ def publish_schemas(folder: str, schemas: dict[str, Schema], models: tuple[str, 
       schemas: domain to schema of the training data; a client-id column is left out.
       models: which models' tables stand beside.
     """
-    public = {
-        domain: dataclasses.replace(schema, columns=tuple(c for c in schema.columns if c.role != "client"))
-        for domain, schema in schemas.items()
-    }
+    public = {domain: public_schema(schema) for domain, schema in schemas.items()}
     files = {f"{domain}_{model}.{e}": domain for domain in public for model in models for e in ("parquet", "csv")}
     whole = {"files": files, "schemas": {domain: json.loads(s.to_json()) for domain, s in public.items()}}
     write_text(os.path.join(folder, "schema.json"), json.dumps(whole, indent=2) + "\n")

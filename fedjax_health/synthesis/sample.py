@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import collections
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from fedjax_health import rng
 from fedjax_health.data.encode import Encoder
+from fedjax_health.federated.sharding import AXIS
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.types import Array, Table
 
 CHUNK = 4096  # rows a compiled call; memory does not grow with the number of rows asked for
+_AHEAD = 2  # calls that are under way while the rows of an earlier one are used
+
+
+def _make_draw(model: GenerativeModel, encoder: Encoder) -> Callable[[Any, Array, Array], tuple[Array, Array]]:
+    """(released, shares f32[L], typed key) -> values f32[CHUNK, F] in units, label i32[CHUNK]."""
+
+    def draw(released: Any, shares: Array, key: Array) -> tuple[Array, Array]:
+        key_y, key_x = jax.random.split(key)
+        label = jax.random.categorical(key_y, jnp.log(shares), shape=(CHUNK,)).astype(jnp.int32)
+        return encoder.decode(model.sample(released, label, key_x)), label
+
+    return draw
 
 
 def make_sampler(model: GenerativeModel, encoder: Encoder) -> Callable[[Any, np.ndarray, Array, int], Table]:
@@ -28,12 +44,7 @@ def make_sampler(model: GenerativeModel, encoder: Encoder) -> Callable[[Any, np.
       sample(released, class shares f32[L], typed key, rows) -> Table of that many rows; the label is drawn from the
       shares, `client` is a running index (a synthetic row belongs to nobody). Compiled once.
     """
-
-    @jax.jit
-    def draw(released: Any, shares: Array, key: Array) -> tuple[Array, Array]:
-        key_y, key_x = jax.random.split(key)
-        label = jax.random.categorical(key_y, jnp.log(shares), shape=(CHUNK,)).astype(jnp.int32)
-        return encoder.decode(model.sample(released, label, key_x)), label
+    draw = jax.jit(_make_draw(model, encoder))
 
     def sample(released: Any, shares: np.ndarray, key: Array, rows: int) -> Table:
         parts = [
@@ -47,3 +58,35 @@ def make_sampler(model: GenerativeModel, encoder: Encoder) -> Callable[[Any, np.
         return Table(values, label, np.arange(rows, dtype=np.int32))
 
     return sample
+
+
+def make_stream(
+    model: GenerativeModel, encoder: Encoder, mesh: Mesh
+) -> Callable[[Any, np.ndarray, Array], Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """Endless sampler of a model over all devices of a mesh: the rows of `make_sampler`, in its order, on any number of them.
+
+    Args:
+      model, encoder: as for `make_sampler`.
+      mesh: devices, each of which draws a chunk at a time.
+
+    Returns:
+      stream(released, class shares f32[L], typed key) -> iterator over (values f32[n, F] in units, label i32[n]), n one
+      chunk a device. Compiled once; memory is that of a few chunks a device.
+    """
+    draw, devices = _make_draw(model, encoder), mesh.devices.size
+
+    def one(released: Any, shares: Array, key: Array, chunk: Array) -> tuple[Array, Array]:
+        return draw(released, shares, rng.stream_key(key, chunk[0], rng.Stream.SYNTHESIS))
+
+    whole, split = PartitionSpec(), PartitionSpec(AXIS)
+    draw_all = jax.jit(jax.shard_map(one, mesh=mesh, in_specs=(whole, whole, whole, split), out_specs=split))
+
+    def stream(released: Any, shares: np.ndarray, key: Array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        weights = jnp.asarray(shares, jnp.float32)
+        waiting: collections.deque[tuple[Array, Array]] = collections.deque()
+        for first in itertools.count(0, devices):
+            waiting.append(draw_all(released, weights, key, jnp.arange(first, first + devices, dtype=jnp.uint32)))
+            if len(waiting) > _AHEAD:
+                yield jax.device_get(waiting.popleft())
+
+    return stream

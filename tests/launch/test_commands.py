@@ -26,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 )  # how ml_collections reads a config
 ROOT = pathlib.Path(__file__).parents[2]
 SCENARIOS = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
+ENDINGS = ("csv", "parquet", "generator.json", "generator.npz")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness")
 
@@ -177,7 +178,7 @@ def test_smoke_run_makes_every_file_and_resumes(tmp_path):
     assert len(ledger["events"]) == 2 + 4  # class shares of two domains, four trainings
 
     stages = [(d, m) for d in ("vitals", "threats") for m in ("vae", "wgan_gp")]
-    synthetic = {f"{d}_{m}.{ending}" for d, m in stages for ending in ("csv", "parquet")}
+    synthetic = {f"{d}_{m}.{ending}" for d, m in stages for ending in ENDINGS}
     schemas = {"schema.json", "vitals.schema.json", "threats.schema.json"}
     assert set(os.listdir(run / "synthetic")) == synthetic | schemas
     with open(run / metrics.FILE_NAME, encoding="utf-8") as file:
