@@ -90,6 +90,7 @@ def holding(run: pathlib.Path, needle: bytes) -> list[pathlib.Path]:
     return [p for p in run.rglob("*") if p.is_file() and needle in p.read_bytes()]
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_config_differ_and_no_secret_is_left(tmp_path, monkeypatch):
     words = hashlib.sha256(b"a secret").digest()
     seen, train = [], experiment.train
@@ -133,6 +134,7 @@ def test_two_runs_of_one_config_differ_and_no_secret_is_left(tmp_path, monkeypat
     assert published(tmp_path / "one") == one and not (tmp_path / "one" / secret.FILE_NAME).exists()
 
 
+@pytest.mark.slow
 def test_interrupted_equals_uninterrupted_with_the_same_secret(tmp_path, monkeypatch):
     """Interrupted in its second training, when the first one has ended and keeps no key."""
     both, words = {"models": ("vae", "gan")}, hashlib.sha256(b"another").digest()
