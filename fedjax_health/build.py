@@ -117,7 +117,8 @@ def build_parts(
         if published and config.privacy.canaries:
             # against an observer who knows all other clients, as the guarantee has it
             key = root_key(rng.named_seed(config.seed, "canaries"))
-            return with_canaries(parts, config.privacy.canaries, key, knows_clients=True)
+            rotated = train.compression.rotate
+            return with_canaries(parts, config.privacy.canaries, key, knows_clients=True, rotated=rotated)
         return parts
     except UserError as error:
         raise UserError(f"{domain.name}: {error}") from error

@@ -117,11 +117,11 @@ def check(c: Config) -> None:
         p.canaries == 0 or (p.canaries >= 4 and p.mechanism == "central_gaussian"),
         f"config privacy.canaries={p.canaries} must be 0 (none) or at least 4, and needs privacy.mechanism='central_gaussian'",
     )
-    summed = [m for m in c.models if getattr(c, m, None) and getattr(c, m).train.aggregation.secure != "none"]
+    summed = [m for m in c.models if getattr(c, m, None) and getattr(c, m).train.aggregation.secure == "masked"]
     require(
         p.canaries == 0 or not summed,
-        f"config privacy.canaries={p.canaries}: {summed} trained with aggregation.secure sum no canaries beside the clients; "
-        "set canaries=0 or secure='none'",
+        f"config privacy.canaries={p.canaries}: {summed} trained with aggregation.secure='masked' have no slots for them; set "
+        "canaries=0 or secure='ideal', whose sums are the same",
     )
     if private:
         require(

@@ -93,7 +93,7 @@ RULES = [
     ),
     (MASKED | train(compression__error_feedback=True), "rounding is unbiased"),
     (RECORDS | MASKED, "is not accounted for with privacy.mechanism='record_gaussian'"),
-    (MASKED | {"privacy.canaries": 100}, "sum no canaries beside the clients"),
+    (MASKED | {"privacy.canaries": 100}, "have no slots for them"),
     # compression
     (train(compression__sign=True, compression__bits=4), "exclude each other"),
     (OPEN | train(compression__rotate=True, algorithm="fedbuff"), "mixes their coordinates"),
@@ -204,6 +204,7 @@ def test_a_broken_rule_is_one_sentence_of_its_own(changes, sentence):
         LOCAL | train(algorithm="scaffold", step_clip_norm=0.0) | {"data.population": "procedural"},
         {"privacy.canaries": 100},
         {"privacy.canaries": 100, "privacy.randomness": "system"},
+        IDEAL | {"privacy.canaries": 100},
         LOCAL | {"privacy.randomness": "system"},
         train(clip_quantile=0.5, compression__rotate=True, compression__bits=8) | {"privacy.canaries": 100},
         OPEN | train(clip_quantile=0.9, algorithm="fedprox", aggregation__rule="fixed_point"),

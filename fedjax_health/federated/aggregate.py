@@ -70,6 +70,7 @@ class Aggregator(NamedTuple):
       total: (accumulator, key) -> (sum of updates, what to divide it by f32[]); noise goes between the two.
       bounded: whether one client changes the sum by at most its own (weighted) update, as noise on the sum needs.
       unmask: with secure aggregation (merged accumulator, Attendance, key) -> Unmasked, once before `total`.
+      takes_more: whether `add` may be given more updates than `init` has slots.
     """
 
     init: Callable[[Update, int], Any]
@@ -78,6 +79,7 @@ class Aggregator(NamedTuple):
     total: Callable[[Any, Array], tuple[Update, Array]]
     bounded: bool
     unmask: Callable[[Any, Attendance, Array], Unmasked] | None = None
+    takes_more: bool = True
 
 
 class Sum(NamedTuple):

@@ -51,7 +51,9 @@ CHUNK = 16  # canaries whose directions are held at a time
 LEAST_NOISE = 0.05  # noise multiplier that the likelihood ratio takes for none: it only ranks
 
 
-def with_canaries(parts: Parts, k: int, key: Array, length: float = 1.0, knows_clients: bool = False) -> Parts:
+def with_canaries(
+    parts: Parts, k: int, key: Array, length: float = 1.0, knows_clients: bool = False, rotated: bool = False
+) -> Parts:
     """The same federation, audited by k canaries; State.audit then holds an Audit.
 
     A canary sends length * C * c_j, C the bound of one client's contribution, through `parts.transform.client` into
@@ -68,6 +70,7 @@ def with_canaries(parts: Parts, k: int, key: Array, length: float = 1.0, knows_c
         against that observer too; without it large cohorts drown the canaries. The scores then give away, beside what is
         published, the clients' sum without its noise: they must never be published, and an epsilon from them is no release
         that the accountant covers.
+      rotated: whether the transform rotates updates, so that their sum has to be turned back before it is known.
 
     Raises:
       UserError: k or length out of range, or a federation that has no bound, carries no canaries in its scheme, remembers
@@ -81,8 +84,10 @@ def with_canaries(parts: Parts, k: int, key: Array, length: float = 1.0, knows_c
         raise UserError(f"canaries={k}: only flat synchronous rounds carry canaries; use no hierarchy and no fedbuff")
     if not parts.aggregator.bounded:
         raise UserError(f"canaries={k} need a sum with a bounded share of each client; use aggregation.rule='mean'")
-    if parts.aggregator.unmask is not None:
-        raise UserError(f"canaries={k} have no place in a sum of masked updates; use aggregation.secure='none'")
+    if not parts.aggregator.takes_more:
+        raise UserError(
+            f"canaries={k} have no slots among masked updates; use aggregation.secure='ideal', whose sums are the same"
+        )
     if parts.correlated is not None:
         raise UserError(
             f"canaries={k} are scored by noise that is independent from round to round; use central_gaussian"
@@ -95,7 +100,9 @@ def with_canaries(parts: Parts, k: int, key: Array, length: float = 1.0, knows_c
     numbers: Hyper = {"l2_clip_norm": jnp.float32(1.0), "noise_multiplier": jnp.float32(1.0)}
     if parts.transform.l2_bound(None, numbers) is None:
         raise UserError(f"canaries={k} send messages as long as one client's may be; set a finite l2_clip_norm")
-    return parts._replace(canaries=Canaries(k, key, length, knows_clients))
+    return parts._replace(
+        canaries=Canaries(k, key, length, knows_clients, rotated or parts.aggregator.unmask is not None)
+    )
 
 
 def insert(parts: Parts, state: State, hyper: Hyper, acc: Any) -> Any:
@@ -152,7 +159,13 @@ def observe(parts: Parts, state: State, hyper: Hyper, clients: Any, acc: Any, me
     denominator = parts.aggregator.total(acc, key)[1]
     seen, _ = ravel_pytree(tree.scale(denominator, message))
     if canaries.knows_clients:
-        seen = seen - ravel_pytree(parts.aggregator.total(clients, key)[0])[0]
+        alone = parts.aggregator.total(clients, key)[0]
+        if canaries.undo:
+            # noise of multiplier 0 leaves the server's other steps
+            quiet = {**hyper, "noise_multiplier": jnp.float32(0.0)}
+            shared = rng.stream_key(state.key, state.round + 1, rng.Stream.TRANSFORM)
+            alone = parts.transform.server(alone, quiet, Keys(key, shared))[0]
+        seen = seen - ravel_pytree(alone)[0]
     seen = seen / _bound(parts, hyper)
     chunks = -(-canaries.size // CHUNK)
     index = jnp.arange(chunks * CHUNK, dtype=jnp.int32).reshape(chunks, CHUNK)

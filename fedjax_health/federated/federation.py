@@ -55,12 +55,14 @@ class Canaries(NamedTuple):
       length: norm of a canary's message in units of the bound of one client's contribution.
       knows_clients: whether the observer knows the real clients' messages, as differential privacy grants; else only what
         is published.
+      undo: whether a sum of messages is no sum of updates until the server has undone a rotation or an encoding.
     """
 
     size: int
     key: Array
     length: float
     knows_clients: bool
+    undo: bool
 
 
 class Audit(NamedTuple):

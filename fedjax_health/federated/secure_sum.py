@@ -142,4 +142,4 @@ def make_masked_sum(expected: float | None, graph: Graph, least: int = 1) -> Agg
         ok, metrics = _enough(least, came, found.ok, found.metrics)
         return Unmasked(RingSum(jnp.where(ok, found.total, 0), came), ok, metrics)
 
-    return Aggregator(init, add, merge, _total(expected), True, unmask)
+    return Aggregator(init, add, merge, _total(expected), True, unmask, False)

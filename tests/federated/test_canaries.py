@@ -224,6 +224,24 @@ def test_the_audit_is_the_same_on_any_devices():
     assert np.ptp(results[0][0].during) > 1.0
 
 
+def test_scores_are_those_of_the_updates_however_they_are_sent():
+    """Rotated, or as integers in a secure sum: who knows the clients' messages is left with the canaries, without noise."""
+    scores = []
+    for settings in ({}, {"compression": {"rotate": True}}, {"aggregation": {"secure": "ideal", "secure_degree": 8}}):
+        config = toy.train_config(**FULL, **settings)
+        parts = toy.make_parts(toy.linear(), config)
+        rotated = config.compression.rotate
+        parts = with_canaries(parts, 40, root_key(1), knows_clients=True, rotated=rotated)
+        train = make_train(parts, config)
+        numbers, data = toy.hyper(noise_multiplier=0.0), toy.make_data(parts)
+        state, metrics = train.run_chunk(train.init(toy.keys(5)), numbers, data)
+        assert float(metrics["public/update_norm"][0, 0]) > 0.01
+        scores.append(np.asarray(state.audit.during)[0])
+    assert np.ptp(scores[0]) > 1.0
+    for other in scores[1:]:
+        np.testing.assert_allclose(other, scores[0], atol=0.01)
+
+
 def test_without_canaries_nothing_is_kept():
     parts = toy.make_parts(toy.linear(), toy.train_config())
     assert parts.canaries is None and init_state(parts, root_key(0)).audit == ()

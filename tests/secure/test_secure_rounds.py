@@ -243,8 +243,8 @@ def test_more_updates_than_fit_are_masked_by_nobody(monkeypatch):
 
 
 def test_canaries_are_refused_by_the_parts():
-    with pytest.raises(UserError, match=r"use aggregation\.secure='none'"):
-        with_canaries(make("ideal", private=True), 10, toy.keys(0)[0])
+    with pytest.raises(UserError, match=r"use aggregation\.secure='ideal'"):
+        with_canaries(make("masked", private=True), 10, toy.keys(0)[0])
 
 
 def test_who_joins_is_counted_without_the_audit_and_devices_without_memory():
