@@ -20,6 +20,8 @@ from fedjax_health.train import stage
 from fedjax_health.train.metrics import Writer
 from fedjax_health.types import UserError
 
+pytestmark = pytest.mark.quick_compile
+
 SCHEMA = {
     "name": "ward",
     "columns": [

@@ -19,6 +19,8 @@ from fedjax_health.train.checkpoint import Checkpoints, has_ended
 from fedjax_health.train.metrics import Writer
 from fedjax_health.types import UserError
 
+pytestmark = pytest.mark.quick_compile
+
 STAGE = "toy/linear"
 WORDS = np.random.default_rng(0).integers(0, 2**32, 8, np.uint32)
 GONE = key_of(np.zeros((2, 8), np.uint32))
