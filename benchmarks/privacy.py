@@ -30,6 +30,7 @@ from benchmarks import report, work
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "dp-accounting")
 ELSEWHERE = ("accounting", "secagg", "audit", "observers", "dp_sgd")
 CLEAN_SEEDS, FEW_SEEDS = 20, 5
+SUMMED = ("secure", "distributed")
 
 
 def tests() -> Any:
@@ -83,14 +84,14 @@ def mechanisms_part(quick: bool) -> list[dict[str, Any]]:
     for name, mechanism in known.MECHANISMS.items():
         # a secure sum needs more clients than neighbours, always: one of a single client is refused
         for cohort, clients, runs in ((1, 6, known.N), (100, 240, 40)):
-            for devices in (1, 4) if (name, cohort) != ("secure", 1) else ():
+            for devices in (1, 4) if name not in SUMMED or cohort > 1 else ():
                 parts = known.build(mechanism, cohort, clients, devices)
                 at = f"noise/{name}, cohort {cohort}, {devices} devices"
                 drawn = [known.noise(mechanism, parts, seed, runs) for seed in seeds]
                 found += [
                     report.make_result(f"{at}: {what}", [d[key] for d in drawn], unit) for key, what, unit in figures
                 ]
-                if devices == 1 and cohort == (100 if name == "secure" else 1):
+                if devices == 1 and cohort == (100 if name in SUMMED else 1):
                     moved = [known.sensitivity(mechanism, parts, seed, known.N) for seed in seeds]
                     found += [
                         report.make_result(

@@ -8,6 +8,7 @@ of one draw is z N(0, 1) and one neighbour moves it by 1 at most:
     correlated         C of that, over the rounds: the innovations
     local              m u_t / C, m the clients that came: the sum of a draw each
     record             m B u_t / (rate C): the sum of a draw for every local step of each
+    distributed        m u_t / bound, bound that of what is encoded: the sum of a draw each, of which `least` make up the whole
     adaptive           expected u_t / (s C_t), and the bit as the clip norm shows it,
                        expected (kappa / s) (quantile - 1/2 - log(C_t+1 / C_t) / rate);  s = sqrt(1 + kappa^2 / 4)
 """
@@ -62,6 +63,7 @@ class Mechanism(NamedTuple):
     bands: int = 1
 
 
+SUMMED = {"aggregation": {"secure": "ideal", "secure_degree": 8}}
 MECHANISMS = {
     m.name: m
     for m in (
@@ -69,7 +71,8 @@ MECHANISMS = {
         Mechanism("record", "record_gaussian", "record", {"local": "epochs"}),
         Mechanism("correlated", "correlated_gaussian", "client", {}, BANDS),
         Mechanism("adaptive", "central_gaussian", "client", {"clip_quantile": QUANTILE, "clip_learning_rate": RATE}),
-        Mechanism("secure", "central_gaussian", "client", {"aggregation": {"secure": "ideal", "secure_degree": 8}}),
+        Mechanism("secure", "central_gaussian", "client", SUMMED),
+        Mechanism("distributed", "distributed_gaussian", "data", SUMMED),
     )
 }
 
@@ -196,6 +199,8 @@ def units(mechanism: Mechanism, parts: Parts, ran: Ran) -> np.ndarray:
     if mechanism.name == "record":
         return ran.change * wide(came) * BATCH / wide(clip * ran.hyper["client_learning_rate"])
     assert stated is not None
+    if mechanism.name == "distributed":
+        return ran.change * wide(came) / wide(stated)
     if mechanism.name == "adaptive":
         norm = ran.metrics["public/clip_norm"]
         bit = expected * BIT_SCALE / SCALE * (QUANTILE - 0.5 - np.diff(np.log(norm), axis=1) / RATE)
@@ -216,13 +221,15 @@ def noise(mechanism: Mechanism, parts: Parts, seed: int, n: int) -> dict[str, fl
     """
     half, seeds = np.arange(n) % 2 == 0, seeds_of(seed, n)
     z, clip = np.where(half, 1.0, 1.7).astype(np.float32), np.where(half, 0.5, 0.3).astype(np.float32)
-    # updates of 0 where their clipping would follow the noise
-    rate = 0.0 if mechanism.name == "adaptive" else 0.1
+    # updates of 0 where their clipping or the grid that they are rounded to would follow the noise
+    rate = 0.0 if mechanism.name in ("adaptive", "distributed") else 0.1
     hyper = toy.hyper(n, client_learning_rate=rate) | {"l2_clip_norm": clip}
     loud, quiet = (run(parts, seeds, hyper | {"noise_multiplier": of}) for of in (z, np.zeros_like(z)))
     came = loud.metrics["sim/cohort"]
     require(np.array_equal(came, quiet.metrics["sim/cohort"]), "noise", "the noise decides who takes part")
     drawn = {"local": came, "record": 2 * came}.get(mechanism.name, np.ones_like(came))  # two steps a client
+    if parts.noise_grid is not None:
+        drawn = np.where(loud.metrics["public/secure_aborted"] > 0, 0.0, came / parts.noise_grid.least)
     with np.errstate(invalid="ignore"):
         found = (units(mechanism, parts, loud) - units(mechanism, parts, quiet)) / z[:, None, None]
         found = found / np.sqrt(drawn)[:, : found.shape[1], None]
@@ -244,7 +251,8 @@ def sensitivity(mechanism: Mechanism, parts: Parts, seed: int, n: int = N) -> di
     Correlated, the blocks of a client's turns move by sqrt(turns) bounds at most, and the turns are `BANDS` rounds apart.
     """
     generator, size, moved = np.random.default_rng(seed), parts.population.size, []
-    hyper = toy.hyper(n, noise_multiplier=0.0) | {
+    # without noise distributed noise has no grid, and its own is the same for both
+    hyper = toy.hyper(n, noise_multiplier=float(parts.noise_grid is not None)) | {
         "client_learning_rate": generator.choice([0.05, 5.0], n).astype(np.float32),
         "l2_clip_norm": generator.choice([0.3, 0.5], n).astype(np.float32),
     }

@@ -14,12 +14,13 @@ from privacy.mechanisms import MECHANISMS, build, noise, sensitivity
 
 from fedjax_health import build_federation, tree
 from fedjax_health.models import record
-from fedjax_health.transforms import local
+from fedjax_health.transforms import distributed, local
 from fedjax_health.transforms.base import client_identity
 from fedjax_health.transforms.clip import make_clip
 from fedjax_health.types import UserError
 
-SINGLE = [name for name in MECHANISMS if name != "secure"]
+SECURE = ("secure", "distributed")
+SINGLE = [name for name in MECHANISMS if name not in SECURE]
 CLIENTS = {1: 6, 100: 240}
 FEW = 24  # federations of a hundred clients
 
@@ -52,27 +53,34 @@ def test_a_hundred_clients_a_round(name):
     check_noise(name, 100, 1, 0, FEW)
 
 
-def test_a_secure_sum_of_one_client_is_none():
+@pytest.mark.parametrize("name", SECURE)
+def test_a_secure_sum_of_one_client_is_none(name):
     with pytest.raises(UserError, match="a ring graph of degree 8 over 6 clients"):
-        parts_of("secure", 1)
+        parts_of(name, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MECHANISMS)
 @pytest.mark.parametrize("cohort", [1, 100])
 def test_on_four_devices(name, cohort):
-    if (name, cohort) != ("secure", 1):
+    if name not in SECURE or cohort > 1:
         check_noise(name, cohort, 4, 1, FEW if cohort > 1 else 150)
 
 
 @pytest.mark.slow
-def test_neighbours_of_a_secure_sum():
-    check_sensitivity("secure", 100, 0, mechanisms.N, 0.3)
+@pytest.mark.parametrize("name", SECURE)
+def test_neighbours_of_a_secure_sum(name):
+    check_sensitivity(name, 100, 0, mechanisms.N, 0.3)
 
 
 def half_the_noise(patch: pytest.MonkeyPatch) -> None:
     real = tree.normal_like
     patch.setattr(tree, "normal_like", lambda key, like: tree.scale(jnp.float32(0.5), real(key, like)))
+
+
+def half_the_shares(patch: pytest.MonkeyPatch) -> None:
+    real = distributed.discrete_gaussian
+    patch.setattr(distributed, "discrete_gaussian", lambda key, size, deviation: real(key, size, deviation // 2))
 
 
 def no_clip(patch: pytest.MonkeyPatch) -> None:
@@ -112,6 +120,8 @@ def bit_beside_the_update(patch: pytest.MonkeyPatch) -> None:
 BUGS: list[tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = [
     *((name, half_the_noise, "noise") for name in SINGLE),
     *((name, no_clip, "sensitivity") for name in ("local", "record", "correlated")),
+    ("distributed", half_the_shares, "noise"),
+    ("distributed", no_clip, "sensitivity"),
     ("correlated", forgetful, "noise"),
     ("adaptive", bit_beside_the_update, "sensitivity"),
 ]
@@ -122,6 +132,7 @@ BUGS: list[tuple[str, Callable[[pytest.MonkeyPatch], None], str]] = [
 def test_a_bug_turns_its_contract_red(monkeypatch, name, bug, contract):
     bug(monkeypatch)
     mechanism, check = MECHANISMS[name], noise if contract == "noise" else sensitivity
+    cohort = 100 if name in SECURE else 1
     with pytest.raises(ContractError) as error:
-        check(mechanism, build(mechanism, 1, CLIENTS[1]), 0, 100)
+        check(mechanism, build(mechanism, cohort, CLIENTS[cohort]), 0, 100)
     assert error.value.contract == contract
