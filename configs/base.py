@@ -97,6 +97,7 @@ def get_config() -> Any:
                 "test_fraction": 0.1,
                 "audit_fraction": 0.2,
                 "reference_clients": 4_000,
+                "representation": "auto",
                 "partition": {
                     "scheme": "natural",
                     "num_clients": 1_000,
@@ -154,6 +155,7 @@ def get_config() -> Any:
                 "delta": 0.0,
                 "noise_multiplier": 0.0,
                 "prior_noise_multiplier": 20.0,
+                "representation_share": 0.45,
                 "canaries": 0,
                 "noise_bands": 4,
                 "least_share": 0.75,

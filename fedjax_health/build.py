@@ -13,6 +13,7 @@ from fedjax_health.config import Config, GanConfig, TrainConfig, VaeConfig
 from fedjax_health.data.domain import Domain, domain_from_simulator, domain_from_source
 from fedjax_health.data.mimic3 import load_mimic3
 from fedjax_health.data.physionet2019 import load_physionet2019
+from fedjax_health.data.representation import layout_of
 from fedjax_health.data.simulator import Simulator
 from fedjax_health.data.source import Source
 from fedjax_health.data.table import load_table
@@ -73,7 +74,8 @@ def build_model(name: str, domain: Domain, config: Config) -> GenerativeModel:
       config: the run.
     """
     make = lookup("model", name, MODELS)
-    return make(domain.encoder.layout, domain.schema.num_classes, model_config(name, config))
+    layout = layout_of(domain.schema, config.representation)
+    return make(layout, domain.schema.num_classes, model_config(name, config))
 
 
 def build_parts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fedjax_health.checks_training import check_choice, check_train, positive, require
+from fedjax_health.data.schema import REPRESENTATIONS
 
 if TYPE_CHECKING:  # config imports this module
     from fedjax_health.config import Config
@@ -51,6 +52,10 @@ def _check_partition(p: PartitionConfig) -> None:
     require(0 < p.site_keep <= 1, f"config data.partition.site_keep={p.site_keep} must be in (0, 1]")
 
 
+# mechanisms under which the server may see a sum over clients before it adds noise
+TRUSTED = ("none", "central_gaussian", "correlated_gaussian")
+
+
 def check(c: Config) -> None:
     """Cross-field rules.
 
@@ -89,6 +94,22 @@ def check(c: Config) -> None:
         f"config data: validation and test fractions sum to {held_out}; leave clients to train",
     )
     _check_partition(d.partition)
+    check_choice("data.representation", d.representation, ("auto", *REPRESENTATIONS))
+    fits = d.representation in ("scores", "copula")
+    require(
+        not fits or d.population == "stored",
+        f"config data.representation={d.representation!r} asks clients for statistics before training, which data."
+        "population='procedural' does not have; set it to 'auto'",
+    )
+    require(
+        not fits or p.mechanism in TRUSTED,
+        f"config data.representation={d.representation!r} has the server see a sum before its noise, which privacy."
+        f"mechanism={p.mechanism!r} does not allow; set it to 'auto'",
+    )
+    require(
+        0 < p.representation_share < 1,
+        f"config privacy.representation_share={p.representation_share} must be between 0 and 1, both excluded",
+    )
     check_choice("privacy.mechanism", p.mechanism, MECHANISMS)
     correlated = p.mechanism == "correlated_gaussian"
     require(

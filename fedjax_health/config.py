@@ -27,6 +27,9 @@ class DataConfig:
       validation_fraction, test_fraction: share of clients held out, of all (real) or on top of num_clients (simulated).
       audit_fraction: share of training clients left out at random in each seed: the non-members of the attacks.
       reference_clients: procedural only: training clients whose records are stored for evaluation.
+      representation: model space of the generators: "public" (scaled by public centres and spreads), "scores" (each numeric
+        column by its distribution function to a normal one), "copula" (and uncorrelated; see `data.representation`) or
+        "auto": "copula" where clients can be asked for it (stored records, and a server that may see sums), else "public".
       partition: how records are dealt to training clients, for studies of heterogeneity.
     """
 
@@ -42,6 +45,7 @@ class DataConfig:
     test_fraction: float
     audit_fraction: float
     reference_clients: int
+    representation: str
     partition: PartitionConfig
 
 
@@ -115,6 +119,8 @@ class PrivacyConfig:
       noise_multiplier: 0 = calibrated so that the whole run meets epsilon; else used as given, and training stops at
         the budget.
       prior_noise_multiplier: noise of the class-share histogram, in units of its sensitivity (> 0).
+      representation_share: share of the budget, as mu of one Gaussian mechanism, for the distribution functions and
+        correlations of data.representation, in (0, 1); training keeps sqrt(1 - share^2) of it.
       canaries: virtual clients a federation that audit the noise while it trains; 0 = none, else 100 or more say something.
       noise_bands: of "correlated_gaussian" (>= 2 there): rounds over which the noise is correlated, and in which a client takes
         part once at most; noise_bands x cohort clients are needed.
@@ -129,6 +135,7 @@ class PrivacyConfig:
     delta: float
     noise_multiplier: float
     prior_noise_multiplier: float
+    representation_share: float = 0.45
     canaries: int = 0
     noise_bands: int = 4
     least_share: float = 0.75
@@ -170,6 +177,14 @@ class Config:
     devices: DevicesConfig
     privacy: PrivacyConfig
     evaluation: EvaluationConfig
+
+    @property
+    def representation(self) -> str:
+        """Of `schema.REPRESENTATIONS`: data.representation, "auto" resolved."""
+        if self.data.representation != "auto":
+            return self.data.representation
+        asked = self.data.population == "stored" and self.privacy.mechanism in checks.TRUSTED
+        return "copula" if asked else "public"
 
 
 def from_config_dict(raw: config_dict.ConfigDict | dict[str, Any]) -> Config:

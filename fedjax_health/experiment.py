@@ -5,41 +5,45 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fedjax_health import build, rng, workdir
-from fedjax_health.build_secure import seen_by_server
 from fedjax_health.config import Config, VaeConfig, to_json
-from fedjax_health.data.split import inclusion_masks
 from fedjax_health.evaluation import efficiency, suite
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.federated import distributed, sharding
-from fedjax_health.federated.adaptive_clip import SHARE_BELOW
 from fedjax_health.federated.federation import Data
 from fedjax_health.models.base import GenerativeModel
-from fedjax_health.privacy.class_prior import noisy_class_shares
-from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan, write_ledger
+from fedjax_health.prepare import load
+from fedjax_health.privacy.plan import PrivacyPlan, Release, write_ledger
 from fedjax_health.randomness import (
-    BY_SEED,
     Randomness,
     agree,
     end_randomness,
     keep_shares,
-    kept_shares,
     open_randomness,
-    share_normals,
     training_keys,
 )
 from fedjax_health.report.html import render_report
-from fedjax_health.results import TABLES, Pictures, Prepared, audit, cost_rows, evaluate, privacy_rows, show, white_box
+from fedjax_health.results import (
+    TABLES,
+    Pictures,
+    Prepared,
+    audit,
+    cost_rows,
+    evaluate,
+    kept_of,
+    privacy_rows,
+    show,
+    white_box,
+)
+from fedjax_health.synthesis.calibrate import calibrated_by
 from fedjax_health.synthesis.generator_file import Network, save_generator
 from fedjax_health.synthesis.publish import publish, publish_schemas
-from fedjax_health.synthesis.sample import make_sampler
+from fedjax_health.synthesis.sample import Published, decoder_of, make_sampler
 from fedjax_health.train.loop import make_hyper
 from fedjax_health.train.metrics import Writer
 from fedjax_health.train.stage import Trained, federation_keys, train_stage
@@ -84,10 +88,9 @@ def run(config: Config, path: str) -> str | None:
                 stages = [f"{domain}/{model}" for domain in config.data.domains for model in config.models]
                 mine = open_randomness(config.privacy.randomness, path, stages)
                 randomness = agree(mine, config.privacy.randomness)
-                prepared = load(config, randomness)
-                keep_shares(randomness, path, {p.domain.name: p.shares for p in prepared})
+                prepared, plan = load(config, randomness)
+                keep_shares(randomness, path, kept_of(prepared))
                 manifest["notes"] = {p.domain.name: list(p.domain.notes) for p in prepared if p.domain.notes}
-                plan = plan_privacy(config, prepared)
             rows: dict[str, list[Row]] = {name: [] for name in TABLES}
             pictures = Pictures([], [], [])
             mesh = sharding.make_local_mesh()
@@ -138,82 +141,11 @@ def assist(config: Config) -> None:
       config: the run.
     """
     randomness = agree(None, config.privacy.randomness)
-    prepared = load(config, randomness)
-    plan = plan_privacy(config, prepared)
+    prepared, plan = load(config, randomness)
     done: dict[str, int] = {}
     for release in plan.releases:
         p = next(p for p in prepared if p.domain.name == release.domain)
         done[release.stage] = train(config, plan, release, p, done, "", None, randomness).rounds
-
-
-def load(config: Config, randomness: Randomness = BY_SEED) -> list[Prepared]:
-    """The data of every domain with its federations, over the devices of all processes.
-
-    Args:
-      config: the run.
-      randomness: of the run.
-    """
-    mesh = sharding.make_mesh()
-    prepared = [prepare(name, config, mesh, randomness) for name in config.data.domains]
-    for p in prepared:
-        distributed.check_same(f"data of {p.domain.name}", (p.domain.data, p.include, p.shares))
-    return prepared
-
-
-def prepare(name: str, config: Config, mesh: Any, randomness: Randomness = BY_SEED) -> Prepared:
-    """Loads a domain, draws who is left out in each seed, and builds one federation a model.
-
-    Args:
-      name: domain.
-      config: the run.
-      mesh: devices.
-      randomness: of the run; of one that has ended the class shares are kept, since their noise is gone.
-    """
-    domain = build.build_domain(name, config)
-    size = domain.population.size
-    include = inclusion_masks(size, config.data.audit_fraction, config.seeds, config.seed, name)
-    private = config.privacy.mechanism != "none"
-    noise = config.privacy.prior_noise_multiplier if private else 0.0
-    local = config.privacy.mechanism in ("local_gaussian", "distributed_gaussian")
-    held = int(domain.train.client.max()) + 1
-    classes = domain.schema.num_classes
-
-    def noisy(s: int, mask: np.ndarray) -> np.ndarray:
-        normals = share_normals(randomness, config.seed, name, s)
-        return noisy_class_shares(domain.train, mask[:held], classes, noise, normals, local)
-
-    if randomness.ended:
-        shares = kept_shares(randomness, name, (config.seeds, classes))
-    else:
-        shares = np.stack([noisy(s, mask) for s, mask in enumerate(include)])
-    parts = {
-        model: build.build_parts(
-            build.build_model(model, domain, config), domain, build.model_config(model, config).train, config, mesh
-        )
-        for model in config.models
-    }
-    return Prepared(domain, include, shares, parts)
-
-
-def plan_privacy(config: Config, prepared: Sequence[Prepared]) -> PrivacyPlan:
-    """The noise for the whole run, from the samplers that will run.
-
-    Args:
-      config: the run.
-      prepared: all domains.
-    """
-    releases, records = [], config.privacy.mechanism == "record_gaussian"
-    for p in prepared:
-        for model, parts in p.parts.items():
-            train = build.model_config(model, config).train
-            name = p.domain.name
-            passes = train.local_epochs if records else 1
-            stage, also = f"{name}/{model}", SHARE_BELOW if train.clip_quantile else ""
-            bound, least = seen_by_server(train, parts)
-            release = Release(stage, name, parts.sampler, train.rounds, bound, passes, also, least, parts.noise_grid)
-            releases.append(release)
-    units = [len(p.domain.train.label) if records else p.domain.population.size for p in prepared]
-    return make_plan(config.privacy, min(units), releases)
 
 
 def train(
@@ -254,12 +186,23 @@ def train(
     }
     hyper = {**make_hyper(values, config.seeds), "class_prior": jnp.asarray(p.shares)}
     keys = training_keys(randomness, config.seed, release.stage, config.seeds)
-    data = Data(p.domain.data, jnp.asarray(p.include))
+    data = Data(p.data, jnp.asarray(p.include))
     epsilon = plan.epsilon_table(release, done)
     budget = config.privacy.epsilon if plan.formal else float("inf")
     forget = randomness.secret is not None
     return train_stage(
-        release.stage, p.parts[model], section.train, keys, hyper, data, epsilon, budget, path, writer, forget
+        release.stage,
+        p.parts[model],
+        section.train,
+        keys,
+        hyper,
+        data,
+        epsilon,
+        budget,
+        path,
+        writer,
+        forget,
+        not p.fitted,
     )
 
 
@@ -278,22 +221,26 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
         assert isinstance(model, GenerativeModel)
         stage = f"{p.domain.name}/{model_name}"
         state = trained[stage].state
-        sample = make_sampler(model, p.domain.encoder)
+        kind = config.representation
+        sample = make_sampler(model, decoder_of(p.domain.schema, kind))
+        draw = jax.jit(model.sample)
         keys = federation_keys(rng.named_seed(config.seed, stage, "synthesis"), config.seeds)
         total = len(p.domain.train.label)
         wanted = config.evaluation.synthetic_rows or min(total, MOST_SYNTHETIC_ROWS)
         tables = []
         for s in range(config.seeds):
-            released = jax.tree.map(lambda leaf, s=s: leaf[s], state.average)
+            network = jax.tree.map(lambda leaf, s=s: leaf[s], state.average)
+            fitted = calibrated_by(draw, network, p.shares[s], keys[s], p.fitted[s]) if p.fitted else ()
+            released = Published(network, fitted)
             table = sample(released, p.shares[s], keys[s], max(total, wanted))
             if s == 0:
                 published = Table(*(column[:wanted] for column in table))
                 publish(folder, f"{p.domain.name}_{model_name}", published, p.domain.schema)
                 section, name = build.model_config(model_name, config), p.domain.name
-                network = Network(section.hidden, section.latent)
-                save_generator(folder, name, model_name, network, released, p.shares[s], p.domain.schema)
+                sizes = Network(section.hidden, section.latent)
+                save_generator(folder, name, model_name, sizes, kind, released, p.shares[s], p.domain.schema)
             tables.append(Table(*(column[:total] for column in table)))
         subjects.append(
-            suite.Subject(model_name, tables, min(wanted, total), white_box(model, p.domain, state.params, keys))
+            suite.Subject(model_name, tables, min(wanted, total), white_box(model, p, kind, state.params, keys))
         )
     return subjects

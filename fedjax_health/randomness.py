@@ -53,7 +53,7 @@ class Randomness(NamedTuple):
     Attributes:
       secret: u32[8]; None: everything comes from `config.seed`.
       ended: whether all trainings are done and the secret is gone; it then reads zero and nothing may be drawn.
-      shares: class shares of a run that has ended, domain -> f32[N, L]; empty in a process that reads no files.
+      shares: what `keep_shares` wrote of a run that has ended; empty in a process that reads no files.
     """
 
     secret: np.ndarray | None = None
@@ -83,19 +83,20 @@ def training_keys(randomness: Randomness, seed: int, stage: str, seeds: int) -> 
     return rng.numbered_keys(named_key(key_of(randomness.secret), "training", stage), seeds)
 
 
-def share_normals(randomness: Randomness, seed: int, domain: str, number: int) -> Normals:
-    """What draws the noise of a domain's class shares, once.
+def share_normals(randomness: Randomness, seed: int, domain: str, number: int, *query: str) -> Normals:
+    """What draws the noise of a domain's class shares, once, or of another query over its clients, once each.
 
     Args:
       randomness: of the run, not ended.
       seed: of the run, >= 0; not used where there is a secret.
       domain: whose shares.
       number: of the federation, from 0.
+      *query: name of another query; none for the class shares.
     """
     assert not randomness.ended
     if randomness.secret is None:
-        return rng.host_rng(seed, rng.Stream.CLASS_PRIOR, domain, str(number))
-    return CipherNormals(named_key(key_of(randomness.secret), "class shares", domain, str(number)))
+        return rng.host_rng(seed, rng.Stream.CLASS_PRIOR, domain, str(number), *query)
+    return CipherNormals(named_key(key_of(randomness.secret), "class shares", domain, str(number), *query))
 
 
 def named_key(root: Array, *names: str) -> Array:
@@ -170,12 +171,12 @@ def end_randomness(randomness: Randomness, path: str) -> None:
 
 
 def keep_shares(randomness: Randomness, path: str, shares: dict[str, np.ndarray]) -> None:
-    """Writes the class shares, noise included, for a run that is started again when the secret is gone.
+    """Writes class shares and representations, noise included, for a run that is started again when the secret is gone.
 
     Args:
       randomness: of the run; nothing is written without a secret, or where it is gone.
       path: the run's folder.
-      shares: domain -> f32[N, L].
+      shares: domain -> f32[N, L], and "<domain>/<array>" of a representation -> f32[N, ...].
     """
     if randomness.secret is not None and not randomness.ended:
         text = json.dumps({domain: value.tolist() for domain, value in shares.items()}, indent=2)
@@ -201,6 +202,29 @@ def kept_shares(randomness: Randomness, domain: str, shape: tuple[int, int]) -> 
     if found.shape != shape:
         raise _damaged(SHARES)
     return distributed.from_main(found)
+
+
+def kept_arrays(randomness: Randomness, names: tuple[str, ...]) -> list[np.ndarray]:
+    """Arrays of three axes of a run that has ended, whatever their sizes, in every process; all must call it.
+
+    Args:
+      randomness: of the run.
+      names: as given to `keep_shares`.
+
+    Returns:
+      f32[N, ., .] each, bit for bit as they were.
+
+    Raises:
+      UserError: the file does not hold them.
+    """
+    found = []
+    for name in names:
+        mine = randomness.shares.get(name, np.zeros((0, 0, 0), np.float32))
+        shape = distributed.from_main(np.asarray(mine.shape if mine.ndim == 3 else (0, 0, 0), np.int32))
+        if not shape.all():
+            raise _damaged(SHARES)
+        found.append(distributed.from_main(mine if distributed.is_main() else np.zeros(shape, np.float32)))
+    return found
 
 
 def _read_shares(path: str) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from fedjax_health.attacks.loss_threshold import make_loss_threshold
 from fedjax_health.attacks.nearest_synthetic import make_nearest_synthetic
 from fedjax_health.config import Config
 from fedjax_health.data.domain import Domain
+from fedjax_health.data.representation import Fitted, encode_table
 from fedjax_health.devices.round import METRICS
 from fedjax_health.evaluation import curves, efficiency, suite
 from fedjax_health.evaluation.downstream import make_downstream, view_population
@@ -45,12 +46,29 @@ class Prepared(NamedTuple):
       include: bool[N, K].
       shares: f32[N, L], class shares as the run may know them.
       parts: model name to federation.
+      data: what its population reads: shared, or with a leading axis N where each seed has a representation of its own.
+      fitted: representation of each seed, () with public scaling.
     """
 
     domain: Domain
     include: np.ndarray
     shares: np.ndarray
     parts: dict[str, Parts]
+    data: Any
+    fitted: tuple[Fitted, ...] = ()
+
+
+def kept_of(prepared: Sequence[Prepared]) -> dict[str, np.ndarray]:
+    """What `randomness.keep_shares` keeps of what clients were asked for.
+
+    Args:
+      prepared: all domains.
+    """
+    kept = {p.domain.name: p.shares for p in prepared}
+    for p in prepared:
+        for field in Fitted._fields if p.fitted else ():
+            kept[f"{p.domain.name}/{field}"] = np.stack([np.asarray(getattr(f, field)) for f in p.fitted])
+    return kept
 
 
 class Pictures(NamedTuple):
@@ -213,22 +231,28 @@ def audit(config: Config, plan: PrivacyPlan, release: Release, p: Prepared, trai
 
 
 def white_box(
-    model: GenerativeModel, domain: Domain, params: Any, keys: jax.Array
+    model: GenerativeModel, p: Prepared, kind: str, params: Any, keys: jax.Array
 ) -> Callable[[Table, int], np.ndarray]:
     """Membership score by the trained model itself (not only what is released): the strongest view of a server.
 
     Args:
       model: gives `score`.
-      domain: gives the encoder.
+      p: its domain, and how that is encoded.
+      kind: data.representation.
       params: final parameters, leading axis N.
       keys: typed keys [N].
     """
-    score = jax.jit(lambda q, values, label, key: model.score(q, domain.encoder.encode(values), label, key))
+    score, public = jax.jit(model.score), jax.jit(p.domain.encoder.encode)
+
+    def encode(values: np.ndarray, s: int) -> Any:
+        if not p.fitted:
+            return public(values)
+        return encode_table(values, p.domain.schema, kind, p.fitted[s], None)
 
     def of(table: Table, s: int) -> np.ndarray:
         mine = jax.tree.map(lambda leaf: leaf[s], params)
         key = rng.stream_key(keys[s], 0, rng.Stream.ATTACK)
-        return np.asarray(score(mine, table.values.astype(np.float32), table.label, key), np.float64)
+        return np.asarray(score(mine, encode(table.values.astype(np.float32), s), table.label, key), np.float64)
 
     return of
 

@@ -36,6 +36,7 @@ class Stream(enum.IntEnum):
     AGGREGATE = 16
     POISON = 17
     CANARY = 18
+    SPREAD = 19
 
 
 def stream_key(root: Array, round_index: Array | int, stream: Stream) -> Array:

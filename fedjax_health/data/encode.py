@@ -40,11 +40,13 @@ class Encoder(NamedTuple):
       layout: what the D axis means.
       encode: values f32[..., F] in units -> f32[..., D]; a missing value becomes 0 with its bit set.
       decode: f32[..., D] -> values f32[..., F] in units, inside the public range and at the public resolution.
+      settle: numeric columns f32[..., J] in units, in the order of the D axis -> the same, inside range, resolution and bounds.
     """
 
     layout: Layout
     encode: Callable[[Array], Array]
     decode: Callable[[Array], Array]
+    settle: Callable[[Array], Array]
 
 
 def public_scaling(column: Column) -> tuple[float, float]:
@@ -110,13 +112,16 @@ def make_encoder(schema: Schema) -> Encoder:
             parts.append((values[..., i, None] == jnp.arange(width, dtype=jnp.float32)).astype(jnp.float32))
         return jnp.concatenate(parts, -1)
 
-    def decode(x: Array) -> Array:
-        t = x[..., : layout.numeric] * scaling[:, 1] + scaling[:, 0]
-        v = jnp.clip(jnp.where(is_log, jnp.expm1(jnp.minimum(t, 80.0)), t), low, high)
-        v = jnp.where(steps < no_rounding, jnp.round(v * steps) / steps, v)
+    def settle(v: Array) -> Array:
         v = jnp.clip(v, low, high)
+        v = jnp.clip(jnp.where(steps < no_rounding, jnp.round(v * steps) / steps, v), low, high)
         for k, other in at_most:
             v = v.at[..., k].min(v[..., other])
+        return v
+
+    def decode(x: Array) -> Array:
+        t = x[..., : layout.numeric] * scaling[:, 1] + scaling[:, 0]
+        v = settle(jnp.where(is_log, jnp.expm1(jnp.minimum(t, 80.0)), t))
         bits = x[..., layout.numeric : layout.numeric + layout.bits] > 0.5
         columns = [v, bits[..., : len(binary)].astype(jnp.float32)]
         start = layout.numeric + layout.bits
@@ -131,4 +136,10 @@ def make_encoder(schema: Schema) -> Encoder:
         return stacked[..., np.array([position[i] for i in range(len(inputs))], np.int32)]
 
     # one record at a time inside, any leading axes outside
-    return Encoder(layout, jnp.vectorize(encode, signature="(f)->(d)"), jnp.vectorize(decode, signature="(d)->(f)"))
+    each = jnp.vectorize
+    return Encoder(
+        layout,
+        each(encode, signature="(f)->(d)"),
+        each(decode, signature="(d)->(f)"),
+        each(settle, signature="(j)->(j)"),
+    )

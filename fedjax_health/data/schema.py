@@ -18,6 +18,7 @@ from fedjax_health.types import UserError
 KINDS = ("numeric", "categorical", "binary")
 ROLES = ("feature", "group", "label", "client")
 TRANSFORMS = ("identity", "log1p")
+REPRESENTATIONS = ("public", "scores", "copula")  # of records in a generator's model space, see `data.representation`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

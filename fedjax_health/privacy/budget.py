@@ -13,7 +13,8 @@ from fedjax_health.federated.cohort import make_poisson
 from fedjax_health.privacy import accounting
 from fedjax_health.privacy.accounting import Composition
 from fedjax_health.privacy.event_fields import event_of
-from fedjax_health.privacy.plan import Release, make_plan, published
+from fedjax_health.privacy.figures import published
+from fedjax_health.privacy.plan import Release, make_plan
 from fedjax_health.privacy.promise import relation_of
 from fedjax_health.privacy.tuning import tuned_epsilon
 from fedjax_health.types import UserError
@@ -142,7 +143,7 @@ def budget(request: Request, spent: Spent | None = None) -> dict[str, Any]:
 
     Returns:
       JSON-ready: the request's fields, "sampling_probability", "delta", "epsilon_after" (rounds -> epsilon), the figures of
-      `plan.published`, and with `spent` "epsilon_spent", "rounds_left" (of this noise and sampler, the plan's histograms
+      `figures.published`, and with `spent` "epsilon_spent", "rounds_left" (of this noise and sampler, the plan's histograms
       included); with `trials` "epsilon_tuned", of the best of a sweep (see `tuning.tuned_epsilon`).
 
     Raises:

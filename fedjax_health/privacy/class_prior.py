@@ -17,6 +17,7 @@ def noisy_class_shares(
     noise_multiplier: float,
     generator: Normals,
     local: bool = False,
+    records: bool = False,
 ) -> np.ndarray:
     """Class shares, every client with the same weight: normalise(max(sum_k share_k + N(0, z^2 I), floor)).
 
@@ -28,6 +29,7 @@ def noisy_class_shares(
       num_classes: L.
       noise_multiplier: z, in units of the sensitivity 1; 0 = exact (no guarantee).
       generator: source of the noise; one draw is taken.
+      records: whether every record has the same weight instead, which has no such bound (noise_multiplier 0 only).
       local: whether each included client adds the noise itself, also one without records, instead of the server once.
 
     Returns:
@@ -37,7 +39,8 @@ def noisy_class_shares(
     counts = np.zeros((num_clients, num_classes))
     np.add.at(counts, (table.client, table.label), 1.0)
     counts *= include[:, None]
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1.0)
+    assert not (records and noise_multiplier)
+    share = counts if records else counts / np.maximum(counts.sum(1, keepdims=True), 1.0)
     deviation = noise_multiplier * SENSITIVITY * (np.sqrt(include.sum()) if local else 1.0)
     total = share.sum(0) + deviation * generator.standard_normal(num_classes)
     total = np.maximum(total, 0.001 * max(float(total.sum()), 1.0))

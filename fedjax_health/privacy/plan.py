@@ -13,15 +13,17 @@ from dp_accounting import GaussianDpEvent, ZCDpEvent
 from fedjax_health.config import PrivacyConfig
 from fedjax_health.federated.cohort import CohortSampler
 from fedjax_health.files import write_text
-from fedjax_health.privacy import accounting, class_prior, groups, second_opinion
+from fedjax_health.privacy import accounting, class_prior
 from fedjax_health.privacy.event_fields import event_fields
+from fedjax_health.privacy.figures import published
+from fedjax_health.privacy.fit import statistics_noise
 from fedjax_health.privacy.promise import REVEALED, not_covered, relation_of
 from fedjax_health.privacy.revealed import RevealedSampledDpEvent
 from fedjax_health.transforms.discrete_gaussian import TOTAL_VARIATION
 from fedjax_health.transforms.distributed import LEAST_NOISE, MOST_SLACK, NoiseGrid
 from fedjax_health.types import UserError
 
-GROUPS = (2, 5)  # clients of one household or ward, say
+QUERY_NAMES = ("distribution functions", "correlation")  # of a representation, in their order
 MOST_INEXACT = 1e-3  # share of delta that noise may take which is drawn from a table
 
 
@@ -62,6 +64,7 @@ class PrivacyPlan:
       releases: in the order of training.
       delta: as used.
       noise_multiplier: of every training round (0 for mechanism "none").
+      queries: sums over all clients that a domain's representation takes (see `privacy.fit`).
     """
 
     config: PrivacyConfig
@@ -69,6 +72,7 @@ class PrivacyPlan:
     releases: tuple[Release, ...]
     delta: float
     noise_multiplier: float
+    queries: int = 0
 
     @property
     def formal(self) -> bool:
@@ -102,13 +106,30 @@ class PrivacyPlan:
 
     def priors(self) -> list[tuple[Any, int]]:
         """Events of the class-share histograms, one a domain."""
-        domains = dict.fromkeys(r.domain for r in self.releases)
-        return [(class_prior.event(self.config.prior_noise_multiplier), len(domains))]
+        return [(class_prior.event(self.config.prior_noise_multiplier), len(self.domains))]
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Whose clients."""
+        return tuple(dict.fromkeys(r.domain for r in self.releases))
+
+    @property
+    def statistics_noise(self) -> float:
+        """Noise multiplier of each query of a representation; 0 without a mechanism or a query."""
+        queries, c = self.queries * len(self.domains), self.config
+        if not (self.formal and queries):
+            return 0.0
+        return statistics_noise(c.epsilon, self.delta, c.representation_share, queries)
+
+    def fits(self) -> list[tuple[Any, int]]:
+        """Events of the representations' queries."""
+        noise = self.statistics_noise
+        return [(GaussianDpEvent(noise), self.queries * len(self.domains))] if noise else []
 
     def spent(self, rounds: dict[str, int]) -> list[tuple[Any, int]]:
-        """Composition after the trainings named in `rounds` (stage -> rounds done), histograms included."""
+        """Composition after the trainings named in `rounds` (stage -> rounds done), histograms and representations included."""
         trained = [(self.event(r), r.sampler.events(rounds.get(r.stage, 0))) for r in self.releases]
-        return [*self.priors(), *trained]
+        return [*self.priors(), *self.fits(), *trained]
 
     def not_covered(self) -> list[str]:
         """What the guarantee says nothing about, in sentences."""
@@ -154,8 +175,12 @@ class PrivacyPlan:
         figures = published(self.spent(rounds), self.delta)
         events = [
             self._event(f"class shares {domain}", f"label shares of {domain}", self.priors()[0][0], 1, 1.0, 1.0)
-            for domain in dict.fromkeys(r.domain for r in self.releases)
+            for domain in self.domains
         ]
+        for domain in self.domains:
+            for what in QUERY_NAMES[: self.queries]:
+                released = f"in every generator of {domain}"
+                events.append(self._event(f"{what} {domain}", released, self.fits()[0][0], 1, 1.0, 1.0))
         for r in self.releases:
             if done := rounds.get(r.stage, 0):
                 times = r.sampler.events(done)
@@ -174,6 +199,11 @@ class PrivacyPlan:
             "not_covered": self.not_covered(),
         }
 
+    def _noise_of(self, name: str) -> float:
+        if name.startswith("train"):
+            return self.noise_multiplier
+        return self.config.prior_noise_multiplier if name.startswith("class shares") else self.statistics_noise
+
     def _event(
         self, name: str, release: str, event: Any, rounds: int, bound: float, probability: float, times: int = 1
     ) -> dict[str, Any]:
@@ -186,50 +216,18 @@ class PrivacyPlan:
             "epsilon": accounting.epsilon_of([(event, times)], self.delta),
             "rounds": rounds,
             "times": times,
-            "noise_multiplier": self.noise_multiplier
-            if name.startswith("train")
-            else self.config.prior_noise_multiplier,
+            "noise_multiplier": self._noise_of(name),
             "l2_clip_norm": bound,
             "sampling_probability": probability,
         }
 
 
-def published(events: accounting.Composition, delta: float) -> dict[str, Any]:
-    """All figures of a composition, as JSON-ready values; what nothing is proven about is None.
-
-    Args:
-      events: everything that is published.
-      delta: in (0, 1).
-
-    Returns:
-      {"epsilon_total", "epsilon_rdp", "epsilon_replace_one", "delta_replace_one", "replace_one_method", "groups"}; each of
-      the groups is {"size", "epsilon", "delta", "method"}, for that many clients (or records) added or removed at once.
-
-    Raises:
-      UserError: the accountants contradict each other, or do not cover an event.
-    """
-    both = second_opinion.opinions(events, delta)
-    replaced = groups.replace_one(events, delta)
-    bounds = [(clients, groups.by_group_privacy(events, delta, clients)) for clients in GROUPS]
-    return {
-        "epsilon_total": both.pld,
-        "epsilon_rdp": _finite(both.rdp),
-        "epsilon_replace_one": replaced.epsilon,
-        "delta_replace_one": replaced.delta,
-        "replace_one_method": replaced.method,
-        "groups": [
-            {"size": g, "epsilon": _finite(bound.epsilon), "delta": bound.delta, "method": bound.method}
-            for g, bound in bounds
-        ],
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def make_plan(
-    config: PrivacyConfig, clients: int, releases: list[Release], before: accounting.Composition = ()
+    config: PrivacyConfig,
+    clients: int,
+    releases: list[Release],
+    before: accounting.Composition = (),
+    queries: int = 0,
 ) -> PrivacyPlan:
     """Chooses delta and calibrates the noise for the whole run.
 
@@ -238,19 +236,20 @@ def make_plan(
       clients: K of the smallest domain.
       releases: every training whose result is published.
       before: what other runs published about the same clients; the calibrated noise leaves room for it.
+      queries: sums over all clients that a domain's representation takes.
 
     Raises:
       UserError: delta not below 1/K, or a budget that no noise meets.
     """
     if config.mechanism == "none":
-        return PrivacyPlan(config, clients, tuple(releases), float("nan"), 0.0)
+        return PrivacyPlan(config, clients, tuple(releases), float("nan"), 0.0, queries)
     delta = config.delta or clients**-1.1
     if delta >= 1 / clients:
         raise UserError(
             f"privacy.delta={delta:g} is not below 1/K = 1/{clients} = {1 / clients:.3g}; at such a delta one client's whole "
             "record could be published; set it lower, or 0 for K^-1.1"
         )
-    plan = PrivacyPlan(config, clients, tuple(releases), delta, config.noise_multiplier)
+    plan = PrivacyPlan(config, clients, tuple(releases), delta, config.noise_multiplier, queries)
     if not config.noise_multiplier:
         rounds = {r.stage: r.rounds for r in releases}
         noise = accounting.calibrate_noise(

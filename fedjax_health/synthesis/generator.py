@@ -14,13 +14,14 @@ import numpy as np
 from fedjax_health import rng
 from fedjax_health.build import MODELS
 from fedjax_health.config import GanConfig, VaeConfig
-from fedjax_health.data.encode import make_encoder
+from fedjax_health.data.representation import KNOTS, Fitted, layout_of
+from fedjax_health.data.schema import REPRESENTATIONS
 from fedjax_health.federated.sharding import make_local_mesh
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.registry import lookup
 from fedjax_health.synthesis.condition import Condition, holds, parse_condition
 from fedjax_health.synthesis.generator_file import Network, Stored, leaf_paths, read_generator
-from fedjax_health.synthesis.sample import make_stream
+from fedjax_health.synthesis.sample import Published, decoder_of, make_stream
 from fedjax_health.threefry import root_key
 from fedjax_health.types import Array, Table, UserError
 
@@ -38,7 +39,7 @@ class Generator:
       schema: columns of its rows.
     """
 
-    def __init__(self, stored: Stored, model: GenerativeModel, released: Any):
+    def __init__(self, stored: Stored, model: GenerativeModel, released: Published):
         """Takes what `load_generator` made; compiles at the first row.
 
         Args:
@@ -48,7 +49,7 @@ class Generator:
         """
         self.domain, self.model, self.schema = stored.domain, stored.model, stored.schema
         self._released, self._shares = released, stored.shares
-        self._draw = make_stream(model, make_encoder(stored.schema), make_local_mesh())
+        self._draw = make_stream(model, decoder_of(stored.schema, stored.representation), make_local_mesh())
 
     def stream(self, rows: int, key: Array, where: str = "") -> Iterator[Table]:
         """Rows in pieces: independent draws from p(x, y) of the model, or from p(x, y | where).
@@ -144,8 +145,15 @@ def load_generator(path: str) -> Generator:
         make = lookup("model", stored.model, MODELS)
     except UserError as error:
         raise UserError(f"{path}: {error}; repeat the run with this version of fedjax_health") from error
-    model = make(make_encoder(stored.schema).layout, stored.schema.num_classes, _section(stored.model, stored.network))
-    wanted = jax.eval_shape(lambda: model.release(model.init(root_key(0))))
+    if stored.representation not in REPRESENTATIONS:
+        raise UserError(
+            f"{path}: representation {stored.representation!r} is not one of {', '.join(REPRESENTATIONS)}; restore the file"
+        )
+    layout = layout_of(stored.schema, stored.representation)
+    model = make(layout, stored.schema.num_classes, _section(stored.model, stored.network))
+    wanted = Published(
+        jax.eval_shape(lambda: model.release(model.init(root_key(0)))), _fitted_shapes(stored, layout.numeric)
+    )
     shapes = leaf_paths(wanted)
     arrays = path.removesuffix(".json") + ".npz"
     remedy = "restore both files, or repeat the run's command, which publishes them again"
@@ -164,6 +172,16 @@ def load_generator(path: str) -> Generator:
             raise UserError(f"{arrays}: array {name!r} is not finite; {remedy}")
     released = jax.tree.unflatten(jax.tree.structure(wanted), [stored.arrays[name] for name in shapes])
     return Generator(stored, model, released)
+
+
+def _fitted_shapes(stored: Stored, numeric: int) -> Any:
+    """Shapes of the representation's arrays, for as many cells as the file has."""
+    if stored.representation == "public":
+        return ()
+    edges = stored.arrays.get("fitted/edges", np.zeros((numeric, 2)))
+    cells = edges.shape[-1] if edges.ndim == 2 else 2
+    shape = jax.ShapeDtypeStruct
+    return Fitted(*(shape((numeric, width), np.dtype("float32")) for width in (cells, cells, numeric, KNOTS)))
 
 
 def _section(model: str, network: Network) -> VaeConfig | GanConfig:

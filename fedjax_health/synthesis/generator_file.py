@@ -23,9 +23,20 @@ from fedjax_health.files import replacing, write_text
 from fedjax_health.sections import section
 from fedjax_health.types import UserError
 
-FORMAT = 1
+FORMAT = 2
 ENDING = ".generator.json"
-_KEYS = ("format", "domain", "model", "network", "class_shares", "schema", "arrays", "sha256", "versions")
+_KEYS = (
+    "format",
+    "domain",
+    "model",
+    "network",
+    "representation",
+    "class_shares",
+    "schema",
+    "arrays",
+    "sha256",
+    "versions",
+)
 _REMEDY = "restore the file, or repeat the run's command, which publishes it again"
 
 
@@ -53,15 +64,17 @@ class Stored(NamedTuple):
       path: the JSON file, for messages.
       domain, model: names, such as "vitals" and "vae".
       network: sizes.
+      representation: of `schema.REPRESENTATIONS`.
       schema: columns, without a client's.
       shares: f32[L], sums to 1.
-      arrays: path of a leaf in the released tree, such as "decoder/params/Dense_0/kernel", to f32 array.
+      arrays: path of a leaf of `Published`, such as "network/decoder/params/Dense_0/kernel", to f32 array.
     """
 
     path: str
     domain: str
     model: str
     network: Network
+    representation: str
     schema: Schema
     shares: np.ndarray
     arrays: dict[str, np.ndarray]
@@ -87,7 +100,14 @@ def leaf_paths(tree: Any) -> dict[str, Any]:
 
 
 def save_generator(
-    folder: str, domain: str, model: str, network: Network, released: Any, shares: np.ndarray, schema: Schema
+    folder: str,
+    domain: str,
+    model: str,
+    network: Network,
+    representation: str,
+    released: Any,
+    shares: np.ndarray,
+    schema: Schema,
 ) -> None:
     """Writes <domain>_<model>.generator.npz, then .generator.json; equal generators give equal bytes.
 
@@ -95,7 +115,8 @@ def save_generator(
       folder: the run's synthetic/ folder.
       domain, model: names.
       network: its sizes.
-      released: what the model releases of one federation, f32 leaves without a leading axis.
+      representation: of `schema.REPRESENTATIONS`.
+      released: `Published` of one federation, f32 leaves without a leading axis.
       shares: f32[L], its noisy class shares.
       schema: columns of the training data; a client-id column is left out.
     """
@@ -110,6 +131,7 @@ def save_generator(
         "domain": domain,
         "model": model,
         "network": dataclasses.asdict(network),
+        "representation": representation,
         "class_shares": [float(share) for share in shares],
         "schema": json.loads(public_schema(schema).to_json()),
         "arrays": os.path.basename(_arrays_path(path)),
@@ -156,7 +178,9 @@ def read_generator(path: str) -> Stored:
         raise UserError(f"{beside} cannot be read, it is truncated or damaged; {_REMEDY}") from error
     if digest != raw["sha256"]:
         raise UserError(f"{beside} is not the file that {path} describes, its SHA-256 differs; {_REMEDY}")
-    return Stored(path, str(raw["domain"]), str(raw["model"]), network, schema, shares, arrays)
+    return Stored(
+        path, str(raw["domain"]), str(raw["model"]), network, str(raw["representation"]), schema, shares, arrays
+    )
 
 
 def _description(path: str) -> dict[str, Any]:

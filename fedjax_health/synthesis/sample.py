@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from fedjax_health import rng
-from fedjax_health.data.encode import Encoder
+from fedjax_health.data.encode import make_encoder
+from fedjax_health.data.representation import make_decode
+from fedjax_health.data.schema import Schema
 from fedjax_health.federated.sharding import AXIS
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.types import Array, Table
@@ -22,31 +24,59 @@ CHUNK = 4096  # rows a compiled call; memory does not grow with the number of ro
 _AHEAD = 2  # calls that are under way while the rows of an earlier one are used
 
 
-def _make_draw(model: GenerativeModel, encoder: Encoder) -> Callable[[Any, Array, Array], tuple[Array, Array]]:
+class Published(NamedTuple):
+    """All that rows are drawn from, besides class shares.
+
+    Attributes:
+      network: what the model releases.
+      fitted: `Fitted` of the representation, () with public scaling.
+    """
+
+    network: Any
+    fitted: Any = ()
+
+
+Decode = Callable[[Array, Any], Array]  # (x f32[M, D], Published.fitted) -> values f32[M, F] in units
+
+
+def decoder_of(schema: Schema, kind: str) -> Decode:
+    """From model space to units, clipped to public ranges and rounded to the public resolution.
+
+    Args:
+      schema: the columns.
+      kind: of `schema.REPRESENTATIONS`.
+    """
+    if kind == "public":
+        decode = make_encoder(schema).decode
+        return lambda x, fitted: decode(x)
+    return make_decode(schema)
+
+
+def _make_draw(model: GenerativeModel, decode: Decode) -> Callable[[Published, Array, Array], tuple[Array, Array]]:
     """(released, shares f32[L], typed key) -> values f32[CHUNK, F] in units, label i32[CHUNK]."""
 
-    def draw(released: Any, shares: Array, key: Array) -> tuple[Array, Array]:
+    def draw(released: Published, shares: Array, key: Array) -> tuple[Array, Array]:
         key_y, key_x = jax.random.split(key)
         label = jax.random.categorical(key_y, jnp.log(shares), shape=(CHUNK,)).astype(jnp.int32)
-        return encoder.decode(model.sample(released, label, key_x)), label
+        return decode(model.sample(released.network, label, key_x), released.fitted), label
 
     return draw
 
 
-def make_sampler(model: GenerativeModel, encoder: Encoder) -> Callable[[Any, np.ndarray, Array, int], Table]:
+def make_sampler(model: GenerativeModel, decode: Decode) -> Callable[[Published, np.ndarray, Array, int], Table]:
     """Sampler of a model.
 
     Args:
       model: gives `sample`.
-      encoder: decodes to physical units, clipped to public ranges and rounded to the public resolution.
+      decode: of `decoder_of`.
 
     Returns:
       sample(released, class shares f32[L], typed key, rows) -> Table of that many rows; the label is drawn from the
       shares, `client` is a running index (a synthetic row belongs to nobody). Compiled once.
     """
-    draw = jax.jit(_make_draw(model, encoder))
+    draw = jax.jit(_make_draw(model, decode))
 
-    def sample(released: Any, shares: np.ndarray, key: Array, rows: int) -> Table:
+    def sample(released: Published, shares: np.ndarray, key: Array, rows: int) -> Table:
         parts = [
             jax.device_get(
                 draw(released, jnp.asarray(shares, jnp.float32), rng.stream_key(key, i, rng.Stream.SYNTHESIS))
@@ -61,27 +91,27 @@ def make_sampler(model: GenerativeModel, encoder: Encoder) -> Callable[[Any, np.
 
 
 def make_stream(
-    model: GenerativeModel, encoder: Encoder, mesh: Mesh
-) -> Callable[[Any, np.ndarray, Array], Iterator[tuple[np.ndarray, np.ndarray]]]:
+    model: GenerativeModel, decode: Decode, mesh: Mesh
+) -> Callable[[Published, np.ndarray, Array], Iterator[tuple[np.ndarray, np.ndarray]]]:
     """Endless sampler of a model over all devices of a mesh: the rows of `make_sampler`, in its order, on any number of them.
 
     Args:
-      model, encoder: as for `make_sampler`.
+      model, decode: as for `make_sampler`.
       mesh: devices, each of which draws a chunk at a time.
 
     Returns:
       stream(released, class shares f32[L], typed key) -> iterator over (values f32[n, F] in units, label i32[n]), n one
       chunk a device. Compiled once; memory is that of a few chunks a device.
     """
-    draw, devices = _make_draw(model, encoder), mesh.devices.size
+    draw, devices = _make_draw(model, decode), mesh.devices.size
 
-    def one(released: Any, shares: Array, key: Array, chunk: Array) -> tuple[Array, Array]:
+    def one(released: Published, shares: Array, key: Array, chunk: Array) -> tuple[Array, Array]:
         return draw(released, shares, rng.stream_key(key, chunk[0], rng.Stream.SYNTHESIS))
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
     draw_all = jax.jit(jax.shard_map(one, mesh=mesh, in_specs=(whole, whole, whole, split), out_specs=split))
 
-    def stream(released: Any, shares: np.ndarray, key: Array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def stream(released: Published, shares: np.ndarray, key: Array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         weights = jnp.asarray(shares, jnp.float32)
         waiting: collections.deque[tuple[Array, Array]] = collections.deque()
         for first in itertools.count(0, devices):

@@ -61,6 +61,7 @@ def train_stage(
     workdir: str,
     writer: Writer | None,
     forget: bool = False,
+    shared_population: bool = True,
 ) -> Trained:
     """Trains N federations to the end of a stage.
 
@@ -70,13 +71,14 @@ def train_stage(
       config: rounds and stop rules.
       keys: typed keys [N].
       hyper: f32[N] (class_prior f32[N, L]).
-      data: population (shared) and include bool[N, K].
+      data: population and include bool[N, K].
       epsilon: f64[T + 1], spent by the whole run after each round; NaN without a mechanism.
       budget: the run's epsilon; training stops before passing it.
       workdir: the run's folder.
       writer: metrics; None in a process that writes no files (see `distributed.is_main`), where workdir is not touched.
       forget: whether the keys are a secret. Checkpoints then hold none, the last one no noise of earlier rounds either, and the
         stage can never go on from there; a finished one needs no keys.
+      shared_population: whether all N federations read the same encoded records.
 
     Raises:
       UserError: a loss that is not finite, a checkpoint that cannot be read, or another process that was lost.
@@ -85,7 +87,7 @@ def train_stage(
     allowed = int(np.max(np.nonzero(within)[0], initial=0))
     limit = int(distributed.from_main(np.int32(min(config.rounds, allowed))))
     reason = "round limit" if allowed >= config.rounds else "privacy budget"
-    train = make_train(parts, config)
+    train = make_train(parts, config, shared_population)
     keys, hyper, data = distributed.replicate((keys, hyper, data), parts.mesh)
     timing = os.path.join(workdir, "checkpoints", stage.replace("/", "_"), "timing.json")
     with Checkpoints(os.path.dirname(timing), withhold=forget) as checkpoints:

@@ -1,0 +1,104 @@
+"""Public cells of numeric columns: the grid on which a column's distribution function is kept, and what lies on it.
+
+A column that may never exceed another (`at_most`) is kept as its distance from it, which only has to be positive: diastolic
+pressure as pulse pressure.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fedjax_health.data.schema import Column, Schema
+
+MOST_EXACT = 1 << 15  # cells of a column that is kept at its full resolution
+
+
+class Variable(NamedTuple):
+    """What is kept of a numeric column.
+
+    Attributes:
+      column: place on the F axis.
+      other: place of the column that bounds it from above, whose distance is kept instead; -1 = the column itself.
+      ceiling: what takes the other's place where it is missing: its public maximum.
+      low, high: range of what is kept, in the column's unit.
+      step: resolution, 0 = none.
+      log: whether cells are equally wide in log(1 + value).
+    """
+
+    column: int
+    other: int
+    ceiling: float
+    low: float
+    high: float
+    step: float
+    log: bool
+
+
+def variables(schema: Schema) -> tuple[Variable, ...]:
+    """The numeric columns of a schema, in their order on the D axis.
+
+    Args:
+      schema: public ranges, resolutions, bounds.
+    """
+    inputs, found = schema.inputs, []
+    for i, c in enumerate(inputs):
+        if c.kind != "numeric":
+            continue
+        assert c.low is not None and c.high is not None
+        step = _step(c)
+        if c.at_most:
+            other = schema.index(c.at_most)
+            ceiling = inputs[other].high
+            assert ceiling is not None
+            step = min(step, _step(inputs[other])) if step and _step(inputs[other]) else 0.0
+            found.append(Variable(i, other, ceiling, 0.0, max(ceiling - c.low, step), step, False))
+        else:
+            found.append(Variable(i, -1, 0.0, c.low, c.high, step, c.transform == "log1p"))
+    return tuple(found)
+
+
+def _step(column: Column) -> float:
+    return 0.0 if column.decimals is None else 10.0**-column.decimals
+
+
+def edges_of(variable: Variable, most: int = MOST_EXACT) -> np.ndarray:
+    """Edges of a variable's cells: one a published value where these are at most `most`, else equally wide ones.
+
+    Args:
+      variable: what is kept.
+      most: cells, >= 1.
+
+    Returns:
+      f64[n + 1], strictly rising; every published value lies inside one cell, half a step from its edges or more.
+    """
+    v, half = variable, variable.step / 2
+    count = round((v.high - v.low) / v.step) + 1 if v.step else 0
+    if 0 < count <= most:
+        return v.low - half + v.step * np.arange(count + 1)
+    if v.log:
+        edges = np.expm1(np.linspace(np.log1p(v.low), np.log1p(v.high), most + 1))
+    else:
+        edges = np.linspace(v.low, v.high, most + 1)
+    if v.step:  # between two published values
+        edges = v.low + v.step * np.round((edges - v.low) / v.step) - half
+        edges[-1] = v.high + half
+    return np.unique(edges)
+
+
+def kept(values: np.ndarray, parts: tuple[Variable, ...]) -> np.ndarray:
+    """What is kept of a table's numeric columns, in the columns' units: f64[M, J] of f32[M, F]; NaN = missing.
+
+    Args:
+      values: as in `Table`.
+      parts: of `variables`.
+    """
+    out = np.empty((len(values), len(parts)))
+    for j, v in enumerate(parts):
+        own = values[:, v.column].astype(np.float64)
+        if v.other >= 0:
+            above = values[:, v.other].astype(np.float64)
+            own = np.where(np.isnan(above), v.ceiling, above) - own
+        out[:, j] = np.clip(own, v.low, v.high)
+    return out

@@ -1,0 +1,183 @@
+"""Model space made of the data's own distribution: normal scores of every numeric column, uncorrelated if asked.
+
+    score = Phi^-1(F(value)), F piecewise linear over the column's public cells; x = L^-1 score, L L^T = their correlation
+
+A value is spread evenly over its resolution before F is applied, so that scores are normal whatever plateaus and spikes a
+column has, and each published value comes back in its own share. Decoding is exact: a score in a value's interval gives that
+value. With L, standard normal x is a Gaussian copula: a generator that has learnt nothing starts there. F and L come from
+`privacy.fit`, noise included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import ndtri
+
+from fedjax_health.data.cells import Variable, kept, variables
+from fedjax_health.data.encode import Layout, make_encoder
+from fedjax_health.data.schema import Schema
+from fedjax_health.types import Array
+
+QUERIES = {"public": 0, "scores": 1, "copula": 2}  # noisy sums over clients that fitting takes
+TAIL = 1e-6  # probabilities are kept this far from 0 and 1
+KNOTS = 141  # of the calibration, from -3.5 to 3.5 deviations
+
+
+class Fitted(NamedTuple):
+    """What a representation has learnt; arrays, so that one compiled decoder serves many.
+
+    Attributes:
+      edges: f32[J, n], edges of the cells, in the unit; rows repeat their last edge.
+      below: f32[J, n], F at the edges, 0 to 1.
+      factor: f32[J, J], L, lower triangular; the identity for "scores".
+      own: f32[J, KNOTS], a generator's own scores at the fixed quantiles; the normal ones without calibration.
+    """
+
+    edges: Any
+    below: Any
+    factor: Any
+    own: Any
+
+
+def normal_knots() -> np.ndarray:
+    """f64[KNOTS], normal scores of the calibration's quantiles."""
+    return np.linspace(-3.5, 3.5, KNOTS)
+
+
+def layout_of(schema: Schema, kind: str) -> Layout:
+    """Where things are on the D axis, as `make_encoder` has it; with "copula" no numeric dimension is ever empty.
+
+    Args:
+      schema: the columns.
+      kind: of `schema.REPRESENTATIONS`.
+    """
+    layout = make_encoder(schema).layout
+    return layout._replace(missing=(-1,) * layout.numeric) if kind == "copula" else layout
+
+
+def scores_of(
+    own: np.ndarray, parts: tuple[Variable, ...], fitted: Fitted, spread: np.random.Generator | None
+) -> np.ndarray:
+    """Normal scores of what is kept: f64[M, J], NaN = missing.
+
+    Args:
+      own: f64[M, J], of `cells.kept`.
+      parts: of `cells.variables`.
+      fitted: distribution functions.
+      spread: spreads published values over their resolution; None = the middle of it, the same every time.
+    """
+    out = np.empty_like(own)
+    for j, v in enumerate(parts):
+        value = own[:, j] + (v.step * (spread.random(len(own)) - 0.5) if spread is not None else 0.0)
+        edges, below = np.asarray(fitted.edges[j], np.float64), np.asarray(fitted.below[j], np.float64)
+        out[:, j] = ndtri(np.clip(np.interp(value, edges, below), TAIL, 1.0 - TAIL))
+    return out
+
+
+def encode_table(
+    values: np.ndarray, schema: Schema, kind: str, fitted: Fitted, spread: np.random.Generator | None
+) -> np.ndarray:
+    """Records to model space: f32[M, F] in units -> f32[M, D].
+
+    With "copula" a missing score is drawn from the Gaussian copula given those that are there (each client does so for its own
+    records; its bit says that it was missing), with "scores" it is 0.
+
+    Args:
+      values: as in `Table`.
+      schema: the columns.
+      kind: "scores" or "copula".
+      fitted: of `fit_representation`.
+      spread: source of chance; None = middles of cells and conditional means, the same every time.
+    """
+    parts = variables(schema)
+    encoder = make_encoder(schema)
+    x = np.array(jax.jit(encoder.encode)(jnp.asarray(values, jnp.float32)))
+    scores = scores_of(kept(values, parts), parts, fitted, spread)
+    if kind == "copula":
+        factor = np.asarray(fitted.factor, np.float64)
+        scores = np.linalg.solve(factor, _filled(scores, factor @ factor.T, spread).T).T
+    x[:, : len(parts)] = np.nan_to_num(scores, nan=0.0)
+    return x
+
+
+def _filled(scores: np.ndarray, rho: np.ndarray, spread: np.random.Generator | None) -> np.ndarray:
+    """Missing scores drawn given the others, pattern by pattern."""
+    out, gone = scores.copy(), np.isnan(scores)
+    patterns, which = np.unique(gone, axis=0, return_inverse=True)
+    for p, absent in enumerate(patterns):
+        if not absent.any():
+            continue
+        rows = np.flatnonzero(which.ravel() == p)
+        given = rho[np.ix_(absent, ~absent)] @ np.linalg.pinv(rho[np.ix_(~absent, ~absent)], hermitian=True)
+        drawn = scores[np.ix_(rows, np.flatnonzero(~absent))] @ given.T
+        if spread is not None:
+            left = rho[np.ix_(absent, absent)] - given @ rho[np.ix_(~absent, absent)]
+            values, vectors = np.linalg.eigh(left)
+            noise = spread.standard_normal(drawn.shape)
+            drawn = drawn + noise @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+        out[np.ix_(rows, np.flatnonzero(absent))] = drawn
+    return out
+
+
+def make_decode(schema: Schema) -> Callable[[Array, Fitted], Array]:
+    """Model space back to units, for any `Fitted` of the schema: (x f32[M, D], Fitted) -> f32[M, F].
+
+    Args:
+      schema: ranges, resolutions and bounds, all of which hold by construction.
+    """
+    parts, encoder = variables(schema), make_encoder(schema)
+    knots = jnp.asarray(normal_knots(), jnp.float32)
+    dimension = {v.column: j for j, v in enumerate(parts)}
+
+    def depth(j: int) -> int:
+        return 0 if parts[j].other < 0 else 1 + depth(dimension[parts[j].other])
+
+    order = sorted(range(len(parts)), key=depth)  # what bounds a column comes before it
+
+    def decode(x: Array, fitted: Fitted) -> Array:
+        count = len(parts)
+        rest = encoder.decode(jnp.concatenate([jnp.zeros_like(x[:, :count]), x[:, count:]], -1))
+        scores = x[:, :count] @ fitted.factor.T
+        normal = jax.vmap(lambda s, own: _line(s, own, knots), (1, 0), 1)(scores, fitted.own)
+        value = jax.vmap(jnp.interp, (1, 0, 0), 1)(jax.scipy.stats.norm.cdf(normal), fitted.below, fitted.edges)
+        for j in order:
+            if (v := parts[j]).other >= 0:
+                above = encoder.settle(value)[:, dimension[v.other]]
+                gone = jnp.isnan(rest[:, v.other])
+                value = value.at[:, j].set(jnp.where(gone, v.ceiling, above) - value[:, j])
+        settled = encoder.settle(value)
+        for j, v in enumerate(parts):
+            rest = rest.at[:, v.column].set(jnp.where(jnp.isnan(rest[:, v.column]), jnp.nan, settled[:, j]))
+        return rest
+
+    return decode
+
+
+def _line(score: Array, own: Array, knots: Array) -> Array:
+    """Piecewise linear through (own, knots), and on with slope 1 beyond."""
+    inside = jnp.interp(score, own, knots)
+    beyond = jnp.where(score < own[0], score - own[0], jnp.where(score > own[-1], score - own[-1], 0.0))
+    return inside + beyond
+
+
+def calibrated(fitted: Fitted, x: np.ndarray) -> Fitted:
+    """The representation with a generator's own marginal scores taken out: quantiles of its rows are mapped to normal ones.
+
+    Reads generated rows only, so it costs no privacy budget. The marginals of what is decoded are then those of F, whatever the
+    generator; dependence is the generator's.
+
+    Args:
+      fitted: before.
+      x: f32[M, D], many rows of the generator in model space.
+    """
+    variables_ = fitted.factor.shape[0]
+    scores = np.asarray(x[:, :variables_], np.float64) @ np.asarray(fitted.factor, np.float64).T
+    share = np.clip(jax.device_get(jax.scipy.stats.norm.cdf(jnp.asarray(normal_knots(), jnp.float32))), 0.0, 1.0)
+    own = np.quantile(scores, np.asarray(share, np.float64), axis=0).T
+    rising = own + 1e-6 * np.arange(KNOTS)[None, :]  # a generator that has collapsed has equal quantiles
+    return fitted._replace(own=rising.astype(np.float32))

@@ -1,0 +1,193 @@
+"""What is ready before the first training: domains, federations, who is left out, the plan, and what clients were asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_health import build, rng
+from fedjax_health.build_secure import seen_by_server
+from fedjax_health.config import Config
+from fedjax_health.data.domain import Domain
+from fedjax_health.data.population import Store
+from fedjax_health.data.representation import QUERIES, Fitted, encode_table
+from fedjax_health.data.split import inclusion_masks
+from fedjax_health.federated import distributed, sharding
+from fedjax_health.federated.adaptive_clip import SHARE_BELOW
+from fedjax_health.privacy.class_prior import noisy_class_shares
+from fedjax_health.privacy.fit import client_weights, fit_representation
+from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan
+from fedjax_health.randomness import BY_SEED, Randomness, kept_arrays, kept_shares, share_normals
+from fedjax_health.results import Prepared
+
+
+def load(config: Config, randomness: Randomness = BY_SEED) -> tuple[list[Prepared], PrivacyPlan]:
+    """The data of every domain with its federations, over the devices of all processes, and the noise for the whole run.
+
+    Args:
+      config: the run.
+      randomness: of the run.
+    """
+    mesh = sharding.make_mesh()
+    bare = [bare_domain(name, config, mesh) for name in config.data.domains]
+    plan = plan_privacy(config, bare)
+    prepared = [measure(p, plan, config, randomness) for p in bare]
+    for p in prepared:
+        distributed.check_same(f"data of {p.domain.name}", (p.data, p.include, p.shares))
+    return prepared, plan
+
+
+def bare_domain(name: str, config: Config, mesh: Any) -> Prepared:
+    """Loads a domain, draws who is left out in each seed, and builds one federation a model; nothing is asked of clients yet.
+
+    Args:
+      name: domain.
+      config: the run.
+      mesh: devices.
+    """
+    domain = build.build_domain(name, config)
+    size = domain.population.size
+    include = inclusion_masks(size, config.data.audit_fraction, config.seeds, config.seed, name)
+    parts = {
+        model: build.build_parts(
+            build.build_model(model, domain, config), domain, build.model_config(model, config).train, config, mesh
+        )
+        for model in config.models
+    }
+    return Prepared(
+        domain, include, np.zeros((config.seeds, domain.schema.num_classes), np.float32), parts, domain.data
+    )
+
+
+def plan_privacy(config: Config, prepared: Sequence[Prepared]) -> PrivacyPlan:
+    """The noise for the whole run, from the samplers that will run.
+
+    Args:
+      config: the run.
+      prepared: all domains.
+    """
+    releases, records = [], config.privacy.mechanism == "record_gaussian"
+    for p in prepared:
+        for model, parts in p.parts.items():
+            train = build.model_config(model, config).train
+            name = p.domain.name
+            passes = train.local_epochs if records else 1
+            stage, also = f"{name}/{model}", SHARE_BELOW if train.clip_quantile else ""
+            bound, least = seen_by_server(train, parts)
+            release = Release(stage, name, parts.sampler, train.rounds, bound, passes, also, least, parts.noise_grid)
+            releases.append(release)
+    units = [len(p.domain.train.label) if records else p.domain.population.size for p in prepared]
+    return make_plan(config.privacy, min(units), releases, queries=QUERIES[config.representation])
+
+
+def measure(p: Prepared, plan: PrivacyPlan, config: Config, randomness: Randomness) -> Prepared:
+    """Asks the clients of each seed for their class shares, and for what the representation needs, noise included.
+
+    Args:
+      p: a bare domain.
+      plan: noise of every question.
+      config: the run.
+      randomness: of the run; of one that has ended the answers are kept, since their noise is gone.
+    """
+    kind, name, seeds = config.representation, p.domain.name, config.seeds
+    classes = p.domain.schema.num_classes
+    records = by_records(config)
+    if randomness.ended:
+        shares = kept_shares(randomness, name, (seeds, classes))
+    else:
+        shares = np.stack([class_shares(p, config, randomness, s, records) for s in range(seeds)])
+    if kind == "public":
+        return p._replace(shares=shares)
+    if randomness.ended:
+        arrays = kept_arrays(randomness, tuple(f"{name}/{field}" for field in Fitted._fields))
+        fitted = tuple(Fitted(*(array[s] for array in arrays)) for s in range(seeds))
+    else:
+        fitted = padded([fit(p, plan, config, randomness, s, records) for s in range(seeds)])
+    return p._replace(shares=shares, fitted=fitted, data=stores(p.domain, kind, fitted, config.seed))
+
+
+def by_records(config: Config) -> bool:
+    """Whether every record counts the same instead of every client, which no guarantee covers."""
+    weightings = {build.model_config(m, config).train.aggregation.weighting for m in config.models}
+    return config.privacy.mechanism == "none" and weightings == {"examples"}
+
+
+def class_shares(p: Prepared, config: Config, randomness: Randomness, seed: int, records: bool) -> np.ndarray:
+    """Class shares of one seed, f32[L].
+
+    Args:
+      p: the domain.
+      config: the run.
+      randomness: of the run.
+      seed: number of the federation.
+      records: see `by_records`.
+    """
+    held = int(p.domain.train.client.max()) + 1
+    local = config.privacy.mechanism in ("local_gaussian", "distributed_gaussian")
+    noise = config.privacy.prior_noise_multiplier if config.privacy.mechanism != "none" else 0.0
+    normals = share_normals(randomness, config.seed, p.domain.name, seed)
+    include, classes = p.include[seed][:held], p.domain.schema.num_classes
+    return noisy_class_shares(p.domain.train, include, classes, noise, normals, local, records)
+
+
+def fit(p: Prepared, plan: PrivacyPlan, config: Config, randomness: Randomness, seed: int, records: bool) -> Fitted:
+    """The representation of one seed.
+
+    Args:
+      p: the domain.
+      plan: gives the noise.
+      config: the run.
+      randomness: of the run.
+      seed: number of the federation.
+      records: see `by_records`.
+    """
+    train, name = p.domain.train, p.domain.name
+    there = p.include[seed][train.client]
+    values, client = train.values[there], train.client[there]
+    weight = np.ones(len(client)) if records else client_weights(client)
+    return fit_representation(
+        values,
+        weight,
+        p.domain.schema,
+        config.representation,
+        plan.statistics_noise,
+        lambda query: share_normals(randomness, config.seed, name, seed, query),
+        rng.host_rng(config.seed, rng.Stream.SPREAD, name, str(seed)),
+    )
+
+
+def padded(fitted: Sequence[Fitted]) -> tuple[Fitted, ...]:
+    """The same, with as many cells everywhere, so that one program serves all.
+
+    Args:
+      fitted: of the seeds.
+    """
+    most = max(np.shape(f.edges)[1] for f in fitted)
+
+    def pad(array: Any) -> np.ndarray:
+        return np.pad(array, ((0, 0), (0, most - array.shape[1])), mode="edge")
+
+    return tuple(f._replace(edges=pad(f.edges), below=pad(f.below)) for f in fitted)
+
+
+def stores(domain: Domain, kind: str, fitted: Sequence[Fitted], seed: int) -> Store:
+    """The domain's store with its records encoded as each seed's representation has it, leading axis N on every leaf.
+
+    Args:
+      domain: records and schema.
+      kind: "scores" or "copula".
+      fitted: of the seeds.
+      seed: of the run; spreads values over their resolution.
+    """
+    x = [
+        encode_table(domain.train.values, domain.schema, kind, f, rng.host_rng(seed, rng.Stream.SPREAD, domain.name))
+        for f in fitted
+    ]
+    many = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf[None], (len(x), *leaf.shape)), domain.data._replace(x=jnp.zeros(0))
+    )
+    return many._replace(x=jnp.asarray(np.stack(x)))
