@@ -9,9 +9,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 
+from fedjax_health.data.encode import public_scaling
 from fedjax_health.data.schema import Column, Schema
 
+EVERYWHERE = 1e-3  # share of the public prior that is spread over the whole range
+PRIOR_FREEDOM = 8
 MOST_EXACT = 1 << 15  # cells of a column that is kept at its full resolution
 
 
@@ -24,7 +28,8 @@ class Variable(NamedTuple):
       ceiling: what takes the other's place where it is missing: its public maximum.
       low, high: range of what is kept, in the column's unit.
       step: resolution, 0 = none.
-      log: whether cells are equally wide in log(1 + value).
+      log: whether cells are equally wide in log(1 + value), in which center and scale are then meant.
+      center, scale: public location and spread, as for scaling.
     """
 
     column: int
@@ -34,6 +39,8 @@ class Variable(NamedTuple):
     high: float
     step: float
     log: bool
+    center: float
+    scale: float
 
 
 def variables(schema: Schema) -> tuple[Variable, ...]:
@@ -53,10 +60,39 @@ def variables(schema: Schema) -> tuple[Variable, ...]:
             ceiling = inputs[other].high
             assert ceiling is not None
             step = min(step, _step(inputs[other])) if step and _step(inputs[other]) else 0.0
-            found.append(Variable(i, other, ceiling, 0.0, max(ceiling - c.low, step), step, False))
+            (own, spread), (above, its) = public_values(c), public_values(inputs[other])
+            high = max(ceiling - c.low, step)
+            center, scale = max(above - own, 0.0), max(float(np.hypot(spread, its)), 1e-6 * high)
+            found.append(Variable(i, other, ceiling, 0.0, high, step, False, center, scale))
         else:
-            found.append(Variable(i, -1, 0.0, c.low, c.high, step, c.transform == "log1p"))
+            found.append(Variable(i, -1, 0.0, c.low, c.high, step, c.transform == "log1p", *public_scaling(c)))
     return tuple(found)
+
+
+def public_values(column: Column) -> tuple[float, float]:
+    """Public location and spread of a column in its own unit, whatever its transform."""
+    center, scale = public_scaling(column)
+    if column.transform != "log1p":
+        return center, scale
+    return float(np.expm1(center)), float(np.exp(center) * scale)
+
+
+def prior_of(variable: Variable, edges: np.ndarray) -> np.ndarray:
+    """What is publicly known of a variable: Student's t with 3 degrees around its center, and a little everywhere in its range.
+
+    Args:
+      variable: gives center and scale.
+      edges: f64[n + 1], of `edges_of`.
+
+    Returns:
+      f64[n], > 0, sums to 1.
+    """
+    v = variable
+    at = np.log1p(np.maximum(edges, 0.0)) if v.log else edges
+    body = np.diff(scipy.stats.t.cdf((at - v.center) / v.scale, df=PRIOR_FREEDOM))
+    flat = np.diff(at) / (at[-1] - at[0])
+    mixed = (1.0 - EVERYWHERE) * body / body.sum() + EVERYWHERE * flat
+    return mixed / mixed.sum()
 
 
 def _step(column: Column) -> float:

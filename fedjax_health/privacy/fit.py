@@ -7,7 +7,7 @@ from collections.abc import Callable
 import dp_accounting
 import numpy as np
 
-from fedjax_health.data.cells import edges_of, kept, variables
+from fedjax_health.data.cells import edges_of, kept, prior_of, variables
 from fedjax_health.data.representation import Fitted, normal_knots, scores_of
 from fedjax_health.data.schema import Schema
 from fedjax_health.privacy.histogram import correlation_of, noisy_cumulative, noisy_products, smooth
@@ -78,7 +78,7 @@ def fit_representation(
         masses = np.bincount(place, weights=weight[here], minlength=len(edges) - 1)
         cumulative, deviation = noisy_cumulative(masses, noise_multiplier, len(parts), normals(f"cells {j}"))
         each = v.step > 0 and np.isclose(edges[1] - edges[0], v.step) and np.isclose(edges[-1] - edges[-2], v.step)
-        masses = smooth(cumulative, deviation, bool(each))
+        masses = smooth(cumulative, deviation, prior_of(v, edges), bool(each))
         below = np.concatenate([[0.0], np.cumsum(masses)])
         # a column without a value is spread over its range
         below = below / below[-1] if below[-1] > 0 else np.linspace(0.0, 1.0, len(edges))

@@ -9,13 +9,12 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 import scipy.signal
-from scipy.interpolate import PchipInterpolator
 
 from fedjax_health.privacy.correlated import fichtenberger
 from fedjax_health.types import Normals
 
-SIGNIFICANT = 3.0  # standard deviations of its noise that a difference must have to be kept
 LEAST_EIGENVALUE = 1e-3
+LEAST_DEVIATIONS = 2.0  # of its noise, that a difference must have to be kept
 REACH = 1.5  # a record's scores are clipped to squared norm REACH J, J the number of variables
 DIGITS = 10
 
@@ -45,16 +44,17 @@ def noisy_cumulative(
     return np.cumsum(masses) + scipy.signal.fftconvolve(root, noise)[: len(masses)], deviation
 
 
-def smooth(cumulative: np.ndarray, deviation: float, digits: bool) -> np.ndarray:
-    """Masses behind noisy prefix sums: halves of halves of the range keep their difference where it is no noise.
+def smooth(cumulative: np.ndarray, deviation: float, prior: np.ndarray, digits: bool) -> np.ndarray:
+    """Masses behind noisy prefix sums: a public prior, corrected in halves of halves of the range where that is no noise.
 
-    A density at the resolution that the noise leaves (a tree of Haar differences, hard threshold, and what is above a kept one
-    is kept; monotone cubic between the cuts), times a pattern over last digits, which people and monitors prefer, shrunk by its
-    own noise. All of it is post-processing.
+    A node's mass goes to its two halves in the prior's proportion, unless the noisy difference from that exceeds its noise by
+    sqrt(2 ln(nodes of the level)), which noise alone seldom does. Then times a pattern over last digits, which people and
+    monitors prefer, shrunk by its own noise. All of it is post-processing.
 
     Args:
       cumulative: f64[n], of `noisy_cumulative`.
       deviation: of the noise there; 0 gives the masses back.
+      prior: f64[n], > 0, sums to 1.
       digits: whether consecutive cells are consecutive last digits.
 
     Returns:
@@ -69,32 +69,23 @@ def smooth(cumulative: np.ndarray, deviation: float, digits: bool) -> np.ndarray
     size = 1 << max(n - 1, 1).bit_length()
     # noise of the cells is `shape` times independent numbers
     shape = scipy.linalg.toeplitz(np.diff(fichtenberger(n), prepend=0.0), np.zeros(n))
-    mass = np.pad(noisy, (0, size - n))
+    mass, known = np.pad(noisy, (0, size - n)), np.pad(prior, (0, size - n))
     carried = np.pad(shape, ((0, size - n), (0, 0)))
     levels = []
     while len(mass) > 1:
-        difference = mass[1::2] - mass[::2]
-        own = np.abs(difference) > SIGNIFICANT * deviation * np.linalg.norm(carried[1::2] - carried[::2], axis=1)
-        below = levels[-1][1].reshape(-1, 2).any(1) if levels else False
-        levels.append((difference, own | below))
-        mass, carried = mass[::2] + mass[1::2], carried[::2] + carried[1::2]
+        whole = known[::2] + known[1::2]
+        left = np.divide(known[::2], whole, out=np.ones_like(whole), where=whole > 0)
+        right = 1.0 - left
+        excess = mass[::2] * right - mass[1::2] * left
+        noise = deviation * np.linalg.norm(carried[::2] * right[:, None] - carried[1::2] * left[:, None], axis=1)
+        real = np.abs(excess) > max(LEAST_DEVIATIONS, np.sqrt(2.0 * np.log(len(whole)))) * noise
+        levels.append((left, np.where(real, excess, 0.0)))
+        mass, carried, known = mass[::2] + mass[1::2], carried[::2] + carried[1::2], whole
     density = np.maximum(mass, 1.0)
-    width = np.array([n])  # real cells below a node
-    cuts = [np.array([0, n])]
-    for level in range(len(levels) - 1, -1, -1):
-        difference, split = levels[level]
-        whole = 1 << level
-        left = np.minimum(width, whole)
-        even = density * left / np.maximum(width, 1)
-        first = np.where(split, np.clip((density - difference) / 2, 0.0, density), even)
-        first = np.where(left == width, density, first)
+    for left, excess in reversed(levels):
+        first = np.clip(density * left + excess, 0.0, density)
         density = np.stack([first, density - first], 1).ravel()
-        width = np.stack([left, width - left], 1).ravel()
-        cuts.append(whole * (2 * np.flatnonzero(split) + 1))
-    cut = np.unique(np.minimum(np.concatenate(cuts), n))
-    # between two cuts the density leans towards its denser neighbour: a tail ends where the body begins
-    total = np.concatenate([[0.0], np.cumsum(density[:n])])
-    found = np.maximum(np.diff(PchipInterpolator(cut, total[cut])(np.arange(n + 1))), 0.0)
+    found = density[:n]
     return _with_digits(found, noisy, shape, deviation) if digits and n >= 10 * DIGITS else found
 
 
