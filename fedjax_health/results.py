@@ -54,7 +54,7 @@ class Prepared(NamedTuple):
     include: np.ndarray
     shares: np.ndarray
     parts: dict[str, Parts]
-    data: Any
+    data: Any = None
     fitted: tuple[Fitted, ...] = ()
 
 

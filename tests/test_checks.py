@@ -167,6 +167,8 @@ RULES = [
     (OPEN | train(algorithm="fedbuff") | {"devices.over_commitment": 1.2}, "wait for nobody"),
     (OPEN | {"privacy.randomness": "system"}, "would hide noise that is not there"),
     # data
+    ({"data.representation": "copula", "data.population": "procedural"}, "population='procedural' does not have"),
+    (LOCAL | {"data.representation": "scores"}, "mechanism='local_gaussian' does not allow"),
     ({"data.domains": ("wustl_ehms",), "data.population": "procedural"}, "is for simulated domains only"),
     (
         {"data.domains": ("table",), "data.validation_fraction": 0.4, "data.test_fraction": 0.6},
@@ -247,6 +249,7 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("devices.over_commitment", 0.9),
     ("data.num_clients", 2**30 + 1),
     ("data.partition.scheme", "dirichlett"),
+    ("data.representation", "cupola"),
     ("data.partition.num_clients", 1),
     ("data.partition.alpha", 0.0),
     ("data.partition.sites", -1),

@@ -101,6 +101,7 @@ OUT_OF_RANGE = [
     ("privacy.delta", 1.0),
     ("privacy.noise_multiplier", -0.1),
     ("privacy.prior_noise_multiplier", 0.0),
+    ("privacy.representation_share", 1.0),
     ("vae.hidden", ()),
     ("vae.hidden", (64, -1)),
     ("vae.latent", 0),

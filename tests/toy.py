@@ -73,6 +73,7 @@ def domain(num_clients: int = 24, population: str = "stored", seed: int = 0) -> 
     config = DataConfig(
         domains=("toy",), path="", schema="", task="diagnosis", label="", features="all", population=population,
         num_clients=num_clients, validation_fraction=0.2, test_fraction=0.2, audit_fraction=0.2, reference_clients=24,
+        representation="public",
         partition=natural,
     )  # fmt: skip
     return domain_from_simulator("toy", SIMULATOR, config, seed)

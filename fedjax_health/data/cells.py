@@ -1,7 +1,7 @@
 """Public cells of numeric columns: the grid on which a column's distribution function is kept, and what lies on it.
 
 A column that may never exceed another (`at_most`) is kept as its distance from it, which only has to be positive: diastolic
-pressure as pulse pressure.
+pressure as pulse pressure. Where the other is missing, the distance is that from its public center, of either sign.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Variable(NamedTuple):
     Attributes:
       column: place on the F axis.
       other: place of the column that bounds it from above, whose distance is kept instead; -1 = the column itself.
-      ceiling: what takes the other's place where it is missing: its public maximum.
+      stand_in: what takes the other's place where it is missing, its public center.
       low, high: range of what is kept, in the column's unit.
       step: resolution, 0 = none.
       log: whether cells are equally wide in log(1 + value), in which center and scale are then meant.
@@ -34,7 +34,7 @@ class Variable(NamedTuple):
 
     column: int
     other: int
-    ceiling: float
+    stand_in: float
     low: float
     high: float
     step: float
@@ -61,9 +61,10 @@ def variables(schema: Schema) -> tuple[Variable, ...]:
             assert ceiling is not None
             step = min(step, _step(inputs[other])) if step and _step(inputs[other]) else 0.0
             (own, spread), (above, its) = public_values(c), public_values(inputs[other])
-            high = max(ceiling - c.low, step)
+            stand_in = step * round(above / step) if step else above
+            low, high = min(stand_in - c.high, 0.0), max(ceiling - c.low, step)
             center, scale = max(above - own, 0.0), max(float(np.hypot(spread, its)), 1e-6 * high)
-            found.append(Variable(i, other, ceiling, 0.0, high, step, False, center, scale))
+            found.append(Variable(i, other, stand_in, low, high, step, False, center, scale))
         else:
             found.append(Variable(i, -1, 0.0, c.low, c.high, step, c.transform == "log1p", *public_scaling(c)))
     return tuple(found)
@@ -135,6 +136,6 @@ def kept(values: np.ndarray, parts: tuple[Variable, ...]) -> np.ndarray:
         own = values[:, v.column].astype(np.float64)
         if v.other >= 0:
             above = values[:, v.other].astype(np.float64)
-            own = np.where(np.isnan(above), v.ceiling, above) - own
+            own = np.where(np.isnan(above), v.stand_in, np.maximum(above, own)) - own
         out[:, j] = np.clip(own, v.low, v.high)
     return out

@@ -149,8 +149,13 @@ def make_decode(schema: Schema) -> Callable[[Array, Fitted], Array]:
             if (v := parts[j]).other >= 0:
                 above = encoder.settle(value)[:, dimension[v.other]]
                 gone = jnp.isnan(rest[:, v.other])
-                value = value.at[:, j].set(jnp.where(gone, v.ceiling, above) - value[:, j])
-        settled = encoder.settle(value)
+                value = value.at[:, j].set(
+                    jnp.where(gone, v.stand_in - value[:, j], above - jnp.maximum(value[:, j], 0.0))
+                )
+        # a missing bound bounds nothing
+        high = jnp.asarray([v.high for v in parts], jnp.float32)
+        gone = jnp.isnan(rest[:, np.array([v.column for v in parts])])
+        settled = encoder.settle(jnp.where(gone, high[None], value))
         for j, v in enumerate(parts):
             rest = rest.at[:, v.column].set(jnp.where(jnp.isnan(rest[:, v.column]), jnp.nan, settled[:, j]))
         return rest

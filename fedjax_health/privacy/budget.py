@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import dp_accounting
 
 from fedjax_health.config import PrivacyConfig
+from fedjax_health.data.representation import QUERIES
+from fedjax_health.data.schema import REPRESENTATIONS
 from fedjax_health.federated.cohort import make_poisson
 from fedjax_health.privacy import accounting
 from fedjax_health.privacy.accounting import Composition
@@ -39,6 +41,9 @@ class Request(NamedTuple):
       domains: how many such histograms.
       trials: mean number of trials of a sweep, drawn from a geometric law, whose best is published; None = no sweep.
       mechanism: "central_gaussian", "local_gaussian" or "distributed_gaussian" (whose integer grid is the run's to check).
+      representation: of `schema.REPRESENTATIONS`, whose queries are in the plan; other than "public" needs `epsilon`, or that
+        of the config in its place.
+      representation_share: share of the budget for them.
     """
 
     clients: int
@@ -51,6 +56,8 @@ class Request(NamedTuple):
     domains: int = 1
     trials: float | None = None
     mechanism: str = "central_gaussian"
+    representation: str = "public"
+    representation_share: float = 0.45
 
 
 class Spent(NamedTuple):
@@ -158,11 +165,16 @@ def budget(request: Request, spent: Spent | None = None) -> dict[str, Any]:
         delta = min(spent.delta, request.clients**-1.1)
     target, before = request.epsilon or math.inf, [] if spent is None else spent.events
     config = PrivacyConfig(
-        request.mechanism, target, delta, request.noise_multiplier or 0.0, request.prior_noise_multiplier
+        request.mechanism,
+        target,
+        delta,
+        request.noise_multiplier or 0.0,
+        request.prior_noise_multiplier,
+        request.representation_share,
     )
     if spent is not None and request.noise_multiplier is None:
         _check_room(spent, target, delta)
-    plan = make_plan(config, request.clients, releases, before)
+    plan = make_plan(config, request.clients, releases, before, QUERIES[request.representation])
 
     def after(rounds: int) -> list[tuple[Any, int]]:
         return [*before, *plan.spent({names[0]: rounds})]
@@ -206,6 +218,16 @@ def _check(request: Request, spent: Spent | None) -> None:
     require(
         r.mechanism in MECHANISMS, f"mechanism={r.mechanism!r} is not one of {', '.join(MECHANISMS)}; give one of them"
     )
+    require(
+        r.representation in REPRESENTATIONS,
+        f"representation={r.representation!r} is not one of {', '.join(REPRESENTATIONS)}; give one of them",
+    )
+    require(
+        r.representation == "public" or (r.mechanism == "central_gaussian" and r.epsilon is not None),
+        f"representation={r.representation!r} needs mechanism=central_gaussian, and an epsilon of which its queries take "
+        "a share; give both, or leave it out",
+    )
+    require(0 < r.representation_share < 1, f"representation_share={r.representation_share} must be between 0 and 1")
     require(
         r.trials is None or r.mechanism == "central_gaussian",
         f"trials={r.trials} of mechanism={r.mechanism!r} cannot be accounted for; leave trials out",

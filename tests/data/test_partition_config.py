@@ -81,6 +81,7 @@ def data_config(partition: PartitionConfig, population: str = "stored") -> DataC
     return DataConfig(
         domains=("toy",), path="", schema="", task="diagnosis", label="", features="all", population=population,
         num_clients=60, validation_fraction=0.2, test_fraction=0.2, audit_fraction=0.2, reference_clients=24,
+        representation="public",
         partition=partition,
     )  # fmt: skip
 

@@ -13,10 +13,10 @@ import toy
 from privacy import contracts
 
 from fedjax_health.config import from_config_dict
-from fedjax_health.experiment import plan_privacy
 from fedjax_health.federated.adaptive_clip import SHARE_BELOW
 from fedjax_health.federated.canaries import with_canaries
 from fedjax_health.models.classifier import make_classifier
+from fedjax_health.prepare import plan_privacy
 from fedjax_health.privacy.accounting import epsilon_of
 from fedjax_health.privacy.audit_estimate import estimate_epsilon
 from fedjax_health.results import Prepared

@@ -17,13 +17,14 @@ from dp_accounting.pld import PLDAccountant
 from privacy import contracts
 from privacy.laws import REJECT, require
 
-from fedjax_health import experiment
+from fedjax_health import prepare
 from fedjax_health.config import DataConfig, PrivacyConfig
 from fedjax_health.data import domain as domains
 from fedjax_health.data.source import Source
 from fedjax_health.federated import cohort
 from fedjax_health.federated.federation import Parts
 from fedjax_health.federation_config import PartitionConfig
+from fedjax_health.randomness import BY_SEED
 from fedjax_health.results import Prepared
 from fedjax_health.train import loop
 from fedjax_health.types import Table
@@ -38,9 +39,9 @@ K = 24
 def plan_of(parts: Parts) -> Any:
     """The plan that a run with one domain and one model would make."""
     section = types.SimpleNamespace(train=toy.train_config())
-    config: Any = types.SimpleNamespace(privacy=PRIVACY, vae=section, gan=None, wgan_gp=None)
+    config: Any = types.SimpleNamespace(privacy=PRIVACY, vae=section, gan=None, wgan_gp=None, representation="public")
     none: Any = None
-    return experiment.plan_privacy(config, [Prepared(toy.domain(), none, none, {"vae": parts})])
+    return prepare.plan_privacy(config, [Prepared(toy.domain(), none, none, {"vae": parts})])
 
 
 def reference(sigma: float, capacity: int, rounds: int, delta: float) -> float:
@@ -100,7 +101,7 @@ def prior(parts: Parts, seed: int) -> dict[str, float]:
     for draw in range(400):
         generator = np.random.default_rng([seed, draw])
         mask = np.ones(clients, bool)
-        share = experiment.noisy_class_shares(table, mask, 2, PRIVACY.prior_noise_multiplier, generator)
+        share = prepare.noisy_class_shares(table, mask, 2, PRIVACY.prior_noise_multiplier, generator)
         found.append(clients * float(share[0] - share[1]) / (z * np.sqrt(2.0)))
     p = float(scipy.stats.kstest(found, "norm").pvalue)
     require(p > REJECT, "prior", f"p = {p:.2g}; measured over stated scale = {np.std(found):.3f}")
@@ -210,15 +211,16 @@ def test_an_adaptive_server_and_an_overflow_keep_their_contracts(monkeypatch):
 
 def test_the_run_makes_its_histogram_with_the_noise_that_it_accounts_for(monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        experiment, "noisy_class_shares", lambda *given: seen.append(given[3]) or np.ones(2, np.float32)
-    )
-    monkeypatch.setattr(experiment.build, "build_domain", lambda name, config: toy.domain())
+    monkeypatch.setattr(prepare, "noisy_class_shares", lambda *given: seen.append(given[3]) or np.ones(2, np.float32))
+    monkeypatch.setattr(prepare.build, "build_domain", lambda name, config: toy.domain())
     for mechanism in ("central_gaussian", "none"):
         privacy = types.SimpleNamespace(mechanism=mechanism, prior_noise_multiplier=20.0)
         data = types.SimpleNamespace(audit_fraction=0.2)
-        config: Any = types.SimpleNamespace(data=data, privacy=privacy, seed=0, seeds=2, models=())
-        experiment.prepare("toy", config, None)
+        config: Any = types.SimpleNamespace(
+            data=data, privacy=privacy, seed=0, seeds=2, models=(), representation="public"
+        )
+        plan: Any = None
+        prepare.measure(prepare.bare_domain("toy", config, None), plan, config, BY_SEED)
     assert seen == [20.0, 20.0, 0.0, 0.0]
 
 

@@ -16,7 +16,7 @@ import scipy.stats
 import toy
 from dp_accounting import GaussianDpEvent, ZCDpEvent, rdp
 
-from fedjax_health import experiment, tree
+from fedjax_health import prepare, tree
 from fedjax_health.config import PrivacyConfig
 from fedjax_health.federated.cohort import make_full, make_poisson
 from fedjax_health.federated.federation import init_state
@@ -257,9 +257,13 @@ def test_a_run_plans_for_the_grid_that_it_has():
         train=toy.train_config(sampler="full", aggregation={"secure": "ideal", "secure_degree": 8})
     )
     config: Any = types.SimpleNamespace(
-        privacy=dataclasses.replace(CONFIG, delta=0.0), vae=section, gan=None, wgan_gp=None
+        privacy=dataclasses.replace(CONFIG, delta=0.0),
+        vae=section,
+        gan=None,
+        wgan_gp=None,
+        representation="public",
     )
-    release = experiment.plan_privacy(config, [Prepared(toy.domain(), none, none, {"vae": parts})]).releases[0]  # pyright: ignore[reportArgumentType]
+    release = prepare.plan_privacy(config, [Prepared(toy.domain(), none, none, {"vae": parts})]).releases[0]  # pyright: ignore[reportArgumentType]
     assert (release.grid, release.least, release.l2_clip_norm) == (parts.noise_grid, 18, C)
 
 

@@ -15,13 +15,14 @@ import scipy.stats
 import toy
 from dp_accounting import GaussianDpEvent
 
-from fedjax_health import experiment
+from fedjax_health import prepare
 from fedjax_health.config import PrivacyConfig
 from fedjax_health.federated.cohort import make_full, make_poisson
 from fedjax_health.privacy import accounting
 from fedjax_health.privacy.class_prior import noisy_class_shares
 from fedjax_health.privacy.plan import Release, make_plan, write_ledger
 from fedjax_health.privacy.revealed import RevealedSampledDpEvent
+from fedjax_health.randomness import BY_SEED
 from fedjax_health.results import Prepared
 from fedjax_health.types import Table
 from launch import budget
@@ -82,10 +83,14 @@ def test_noise_is_calibrated_for_the_whole_run_and_the_table_stops_in_time():
 def test_a_run_plans_for_the_sampler_and_the_clients_that_it_has():
     section = types.SimpleNamespace(train=toy.train_config())
     config: Any = types.SimpleNamespace(
-        privacy=PrivacyConfig("local_gaussian", 8.0, 0.0, 2.0, 4.0), vae=section, gan=None, wgan_gp=None
+        privacy=PrivacyConfig("local_gaussian", 8.0, 0.0, 2.0, 4.0),
+        vae=section,
+        gan=None,
+        wgan_gp=None,
+        representation="public",
     )
     parts, none = toy.make_parts(toy.linear(), toy.train_config()), None
-    plan = experiment.plan_privacy(config, [Prepared(toy.domain(), none, none, {"vae": parts})])  # pyright: ignore[reportArgumentType]
+    plan = prepare.plan_privacy(config, [Prepared(toy.domain(), none, none, {"vae": parts})])  # pyright: ignore[reportArgumentType]
     assert plan.clients == parts.population.size and plan.delta == pytest.approx(plan.clients**-1.1)
     assert plan.event(plan.releases[0]) == RevealedSampledDpEvent(8.0 / plan.clients, GaussianDpEvent(2.0))
 
@@ -109,14 +114,17 @@ def test_class_shares_carry_the_noise_of_every_included_client():
 def test_the_run_takes_local_shares_for_local_noise_only(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        experiment, "noisy_class_shares", lambda *given: seen.append((given[3], given[5])) or np.ones(2, np.float32)
+        prepare, "noisy_class_shares", lambda *given: seen.append((given[3], given[5])) or np.ones(2, np.float32)
     )
-    monkeypatch.setattr(experiment.build, "build_domain", lambda name, config: toy.domain())
+    monkeypatch.setattr(prepare.build, "build_domain", lambda name, config: toy.domain())
     for mechanism in ("local_gaussian", "central_gaussian", "record_gaussian"):
         privacy = types.SimpleNamespace(mechanism=mechanism, prior_noise_multiplier=4.0)
         data = types.SimpleNamespace(audit_fraction=0.2)
-        config: Any = types.SimpleNamespace(data=data, privacy=privacy, seed=0, seeds=1, models=())
-        experiment.prepare("toy", config, None)
+        config: Any = types.SimpleNamespace(
+            data=data, privacy=privacy, seed=0, seeds=1, models=(), representation="public"
+        )
+        plan: Any = None
+        prepare.measure(prepare.bare_domain("toy", config, None), plan, config, BY_SEED)
     assert seen == [(4.0, True), (4.0, False), (4.0, False)]
 
 

@@ -16,7 +16,7 @@ from privacy import test_contracts
 from privacy.laws import ContractError
 from privacy.test_contracts import CONTRACTS, PRIVACY
 
-from fedjax_health import build_federation, experiment, rng, tree
+from fedjax_health import build_federation, prepare, rng, tree
 from fedjax_health.data import domain as domains
 from fedjax_health.federated import aggregate, cohort
 from fedjax_health.federated import round as rounds
@@ -230,7 +230,7 @@ def refused(**changes: Any) -> Apply:
     return lambda patch: test_checks.convert(test_checks.train(**changes))
 
 
-SHARES, PLAN, MEANS = experiment.noisy_class_shares, experiment.make_plan, rounds.means
+SHARES, PLAN, MEANS = prepare.noisy_class_shares, prepare.make_plan, rounds.means
 BUGS = (
     Bug("no noise", "noise", noise_of(lambda update, s, key: tree.zeros_like(update))),
     Bug("half the noise", "noise", noise_of(lambda update, s, key: gaussian(update, 0.5 * s, key))),
@@ -261,7 +261,7 @@ BUGS = (
     Bug("loss among the public metrics", "post_processing", put(rounds, "means", lambda result, live: {
         **MEANS(result, live), "public/loss": result.totals["sim/loss"]
     })),
-    Bug("exact shares", "prior", put(experiment, "noisy_class_shares", lambda t, m, k, z, g: SHARES(t, m, k, 0, g))),
+    Bug("exact shares", "prior", put(prepare, "noisy_class_shares", lambda t, m, k, z, *rest: SHARES(t, m, k, 0, *rest))),
     Bug("scaler fitted on data", "encoding", fitted_scaler),
     Bug("early stop on the loss", "stopping", stop_on_the_loss),
     Bug("sampling rate of records, three a client", "accounting", sampler_of(lambda real: {
@@ -269,7 +269,7 @@ BUGS = (
     })),
     Bug("prior forgotten", "accounting", spent_of(lambda real, done: real(done)[1:])),
     Bug("a round not counted", "accounting", spent_of(lambda real, done: real({k: n - 1 for k, n in done.items()}))),
-    Bug("delta above 1 / K", "accounting", put(experiment, "make_plan", lambda *a: replace(PLAN(*a), delta=0.5))),
+    Bug("delta above 1 / K", "accounting", put(prepare, "make_plan", lambda *a, **k: replace(PLAN(*a, **k), delta=0.5))),
     Bug("delta too large", CHECK, put(test_contracts, "PRIVACY", replace(PRIVACY, delta=0.5)), says="not below 1/K"),
     Bug("sampler without accountant", CHECK, as_it_is, {"sampler": "fixed"}, "no accountant"),
     Bug("robust rule", CHECK, as_it_is, {"aggregation": {"rule": "median"}}, "robust rule"),

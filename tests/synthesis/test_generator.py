@@ -27,7 +27,7 @@ from fedjax_health.results import Prepared
 from fedjax_health.synthesis import generator as generators
 from fedjax_health.synthesis.generator import load_generator, sampling_key
 from fedjax_health.synthesis.generator_file import Network, save_generator
-from fedjax_health.synthesis.sample import CHUNK, make_stream
+from fedjax_health.synthesis.sample import CHUNK, Published, decoder_of, make_stream
 from fedjax_health.train.stage import federation_keys
 from fedjax_health.types import UserError
 
@@ -53,7 +53,13 @@ def run(tmp_path_factory) -> pathlib.Path:
     """The synthetic/ folder of a run of two seeds and two models, by the stage that publishes."""
     config = from_config_dict(importlib.import_module("configs.base").get_config())
     config = dataclasses.replace(
-        config, models=("vae", "gan"), vae=network("vae"), gan=network("gan"), seeds=2, seed=SEED
+        config,
+        models=("vae", "gan"),
+        vae=network("vae"),
+        gan=network("gan"),
+        seeds=2,
+        seed=SEED,
+        data=dataclasses.replace(config.data, representation="public"),
     )
     parts, trained = {}, {}
     for name in config.models:
@@ -85,10 +91,10 @@ def test_nothing_but_what_is_released_goes_out(run):
     ends = ("parquet", "csv", "generator.json", "generator.npz")
     assert set(os.listdir(run)) == {f"toy_{m}.{e}" for m in ("vae", "gan") for e in ends}
     with np.load(run / "toy_vae.generator.npz", allow_pickle=False) as file:
-        layers = {f"decoder/params/Dense_{i}/{leaf}" for i in (0, 1) for leaf in ("kernel", "bias")}
-        assert set(file.files) == {"scale", *layers}
+        layers = {f"network/decoder/params/Dense_{i}/{leaf}" for i in (0, 1) for leaf in ("kernel", "bias")}
+        assert set(file.files) == {"network/scale", *layers}
         first = released("vae", 0)[2]["decoder"]["params"]["Dense_0"]["kernel"]
-        np.testing.assert_array_equal(file["decoder/params/Dense_0/kernel"], first)
+        np.testing.assert_array_equal(file["network/decoder/params/Dense_0/kernel"], first)
     text = (run / "toy_vae.generator.json").read_text()
     raw = json.loads(text)
     assert raw["class_shares"] == SHARES[0].tolist()
@@ -99,7 +105,16 @@ def test_nothing_but_what_is_released_goes_out(run):
 def test_a_clients_column_stays_at_home_and_equal_generators_give_equal_bytes(tmp_path):
     schema = Schema("toy", (Column(name="patient", role="client"), *toy.SCHEMA.columns))
     for folder in ("a", "b"):
-        save_generator(str(tmp_path / folder), "toy", "gan", Network((8,), 2), released("gan", 0)[2], SHARES[0], schema)
+        save_generator(
+            str(tmp_path / folder),
+            "toy",
+            "gan",
+            Network((8,), 2),
+            "public",
+            Published(released("gan", 0)[2]),
+            SHARES[0],
+            schema,
+        )
     files = [sorted((tmp_path / folder).iterdir()) for folder in ("a", "b")]
     assert [f.read_bytes() for f in files[0]] == [f.read_bytes() for f in files[1]] and len(files[0]) == 2
     assert load_generator(str(tmp_path / "a" / "toy_gan.generator.json")).schema == toy.SCHEMA
@@ -107,7 +122,7 @@ def test_a_clients_column_stays_at_home_and_equal_generators_give_equal_bytes(tm
 
 def test_rows_depend_on_the_key_and_neither_on_the_devices_nor_on_how_many_are_asked_for(loaded, monkeypatch):
     model, _, leaves = released("vae", 0)
-    alone = make_stream(model, toy.encoder(), make_mesh(1))(leaves, SHARES[0], KEY)
+    alone = make_stream(model, decoder_of(toy.SCHEMA, "public"), make_mesh(1))(Published(leaves), SHARES[0], KEY)
     first = [next(alone) for _ in range(4)]
     four = loaded.sample(4 * CHUNK, KEY)  # on four devices, a chunk each
     np.testing.assert_array_equal(four.values, np.concatenate([f[0] for f in first]))
@@ -199,7 +214,8 @@ def _array(path: pathlib.Path) -> None:
         np.save(file, np.zeros(3, np.float32))
 
 
-KERNEL = "decoder/params/Dense_0/kernel"
+SCALE = "network/scale"
+KERNEL = "network/decoder/params/Dense_0/kernel"
 
 
 @pytest.mark.parametrize(
@@ -232,9 +248,9 @@ KERNEL = "decoder/params/Dense_0/kernel"
         (lambda p: shutil.copy(p.with_name("toy_gan.generator.npz"), p.with_suffix(".npz")), "SHA-256 differs"),
         (lambda p: rewrite(p, **{KERNEL: None}), f"lacks the array '{KERNEL}'"),
         (lambda p: rewrite(p, more=np.zeros(3, np.float32)), "holds the array 'more', which no vae has"),
-        (lambda p: rewrite(p, scale=np.zeros(2, np.float32)), "array 'scale' is float32[2], and"),
-        (lambda p: rewrite(p, scale=np.zeros(3)), "array 'scale' is float64[3], and"),
-        (lambda p: rewrite(p, scale=np.full(3, np.nan, np.float32)), "array 'scale' is not finite"),
+        (lambda p: rewrite(p, **{SCALE: np.zeros(2, np.float32)}), "array 'network/scale' is float32[2], and"),
+        (lambda p: rewrite(p, **{SCALE: np.zeros(3)}), "array 'network/scale' is float64[3], and"),
+        (lambda p: rewrite(p, **{SCALE: np.full(3, np.nan, np.float32)}), "array 'network/scale' is not finite"),
         (lambda p: rewrite(p, scale=np.array([{}, 1, 2], object)), "generator.npz cannot be read"),  # pickle
     ],
 )

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_health.data.encode import make_encoder
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.models.base import GenerativeModel, ModelParams, no_refine
-from fedjax_health.synthesis.sample import CHUNK, make_sampler
+from fedjax_health.synthesis.sample import CHUNK, Published, decoder_of, make_sampler
 
 SCHEMA = Schema(
     "toy",
@@ -34,8 +33,8 @@ def _unused(*_):
 
 
 MODEL = GenerativeModel(lambda _: ModelParams((), ()), _unused, no_refine, _unused, _sample, _unused)
-SAMPLE = make_sampler(MODEL, make_encoder(SCHEMA))
-RELEASED = jnp.float32(0.5)
+SAMPLE = make_sampler(MODEL, decoder_of(SCHEMA, "public"))
+RELEASED = Published(jnp.float32(0.5))
 SHARES = np.array([0.5, 0.3, 0.2], np.float32)
 
 
@@ -69,11 +68,11 @@ def test_a_function_of_key_and_release_with_no_row_repeated():
     np.testing.assert_array_equal(few.values, many.values[:100])
     assert (many.values[:CHUNK] != many.values[CHUNK:]).any()  # chunks do not share a key
     assert (few.values != SAMPLE(RELEASED, SHARES, jax.random.key(4), 100).values).any()
-    assert (few.values != SAMPLE(jnp.float32(3.0), SHARES, jax.random.key(3), 100).values).any()
+    assert (few.values != SAMPLE(Published(jnp.float32(3.0)), SHARES, jax.random.key(3), 100).values).any()
 
 
 def test_compiled_once_for_every_release_share_and_size():
-    sample = make_sampler(MODEL, make_encoder(SCHEMA))
+    sample = make_sampler(MODEL, decoder_of(SCHEMA, "public"))
     TRACES.clear()
     for rows, shares in ((5, SHARES), (CHUNK + 5, SHARES[::-1].copy()), (2, SHARES)):
         sample(jnp.float32(rows), shares, jax.random.key(rows), rows)
