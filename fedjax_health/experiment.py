@@ -14,7 +14,7 @@ import numpy as np
 
 from fedjax_health import build, rng, workdir
 from fedjax_health.build_secure import seen_by_server
-from fedjax_health.config import Config, VaeConfig, to_json
+from fedjax_health.config import Config, to_json
 from fedjax_health.data.split import inclusion_masks
 from fedjax_health.evaluation import efficiency, suite
 from fedjax_health.evaluation.rows import write_rows
@@ -37,7 +37,7 @@ from fedjax_health.randomness import (
 )
 from fedjax_health.report.html import render_report
 from fedjax_health.results import TABLES, Pictures, Prepared, audit, cost_rows, evaluate, privacy_rows, show, white_box
-from fedjax_health.synthesis.generator_file import Network, save_generator
+from fedjax_health.synthesis.generator_file import save_generator, sizes
 from fedjax_health.synthesis.publish import publish, publish_schemas
 from fedjax_health.synthesis.sample import make_sampler
 from fedjax_health.train.loop import make_hyper
@@ -240,17 +240,12 @@ def train(
     """
     model = release.stage.split("/")[1]
     section = build.model_config(model, config)
-    own = (
-        {"kl_weight": section.kl_weight}
-        if isinstance(section, VaeConfig)
-        else {"penalty": section.penalty, "generator_learning_rate": section.generator_learning_rate}
-    )
     values = {
         "client_learning_rate": section.train.client_learning_rate,
         "server_learning_rate": section.train.server_learning_rate,
         "l2_clip_norm": section.train.l2_clip_norm,
         "noise_multiplier": plan.noise_multiplier,
-        **own,
+        **build.model_numbers(section),
     }
     hyper = {**make_hyper(values, config.seeds), "class_prior": jnp.asarray(p.shares)}
     keys = training_keys(randomness, config.seed, release.stage, config.seeds)
@@ -290,7 +285,7 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
                 published = Table(*(column[:wanted] for column in table))
                 publish(folder, f"{p.domain.name}_{model_name}", published, p.domain.schema)
                 section, name = build.model_config(model_name, config), p.domain.name
-                network = Network(section.hidden, section.latent)
+                network = sizes(section)
                 save_generator(folder, name, model_name, network, released, p.shares[s], p.domain.schema)
             tables.append(Table(*(column[:total] for column in table)))
         subjects.append(

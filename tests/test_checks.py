@@ -27,7 +27,7 @@ def _base():
 BASE = _base()
 OPEN = {"privacy.mechanism": "none"}  # no privacy: the rules of the accountant are silent
 RECORDS = {"privacy.mechanism": "record_gaussian"} | {
-    f"{name}.train.local": "epochs" for name in ("vae", "gan", "wgan_gp")
+    f"{name}.train.local": "epochs" for name in checks.MODELS
 }
 LOCAL = {"privacy.mechanism": "local_gaussian"}
 CORRELATED = {"privacy.mechanism": "correlated_gaussian"}

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from fedjax_health import __version__
+from fedjax_health.config import DiffusionConfig, ModelConfig
 from fedjax_health.data.schema import Schema, schema_from_dict
 from fedjax_health.files import replacing, write_text
 from fedjax_health.sections import section
@@ -27,6 +28,12 @@ FORMAT = 1
 ENDING = ".generator.json"
 _KEYS = ("format", "domain", "model", "network", "class_shares", "schema", "arrays", "sha256", "versions")
 _REMEDY = "restore the file, or repeat the run's command, which publishes it again"
+
+
+def _check_sizes(*sizes: int) -> None:
+    for size in sizes:
+        if not 1 <= size <= 1 << 20:
+            raise UserError(f"size {size} of a network is not from 1 to {1 << 20}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +48,33 @@ class Network:
     latent: int
 
     def __post_init__(self):
-        for size in (*self.hidden, self.latent):
-            if not 1 <= size <= 1 << 20:
-                raise UserError(f"size {size} of a network is not from 1 to {1 << 20}")
+        _check_sizes(*self.hidden, self.latent)
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+    """The same of a diffusion model.
+
+    Attributes:
+      hidden, steps: hidden layer sizes and number of noise levels, 1 to 2^20 each.
+    """
+
+    hidden: tuple[int, ...]
+    steps: int
+
+    def __post_init__(self):
+        _check_sizes(*self.hidden, self.steps)
+
+
+def sizes(section: ModelConfig) -> Network | Denoiser:
+    """What of a config section goes into a generator's file.
+
+    Args:
+      section: of the model.
+    """
+    if isinstance(section, DiffusionConfig):
+        return Denoiser(section.hidden, section.steps)
+    return Network(section.hidden, section.latent)
 
 
 class Stored(NamedTuple):
@@ -52,7 +83,7 @@ class Stored(NamedTuple):
     Attributes:
       path: the JSON file, for messages.
       domain, model: names, such as "vitals" and "vae".
-      network: sizes.
+      network: sizes, of the kind that the model has.
       schema: columns, without a client's.
       shares: f32[L], sums to 1.
       arrays: path of a leaf in the released tree, such as "decoder/params/Dense_0/kernel", to f32 array.
@@ -61,7 +92,7 @@ class Stored(NamedTuple):
     path: str
     domain: str
     model: str
-    network: Network
+    network: Network | Denoiser
     schema: Schema
     shares: np.ndarray
     arrays: dict[str, np.ndarray]
@@ -87,7 +118,13 @@ def leaf_paths(tree: Any) -> dict[str, Any]:
 
 
 def save_generator(
-    folder: str, domain: str, model: str, network: Network, released: Any, shares: np.ndarray, schema: Schema
+    folder: str,
+    domain: str,
+    model: str,
+    network: Network | Denoiser,
+    released: Any,
+    shares: np.ndarray,
+    schema: Schema,
 ) -> None:
     """Writes <domain>_<model>.generator.npz, then .generator.json; equal generators give equal bytes.
 
@@ -130,7 +167,8 @@ def read_generator(path: str) -> Stored:
     """
     raw = _description(path)
     try:
-        schema, network = schema_from_dict(raw["schema"], "schema"), section(Network, raw["network"], "network")
+        schema = schema_from_dict(raw["schema"], "schema")
+        network = section(Denoiser if raw["model"] == "diffusion" else Network, raw["network"], "network")
         shares = np.asarray(raw["class_shares"], np.float32)
     except (AttributeError, TypeError, ValueError) as error:  # a UserError is a ValueError
         raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
