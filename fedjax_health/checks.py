@@ -75,8 +75,8 @@ def _check_models(c: Config) -> None:
         check_choice(f"{name}.discriminator_steps", model.discriminator_steps, ("fixed", "adaptive"))
         require(
             model.discriminator_steps == "fixed" or model.placement == "split",
-            f"config {name}.discriminator_steps='adaptive' needs placement='split', where the server decides when the generator "
-            "is updated; set either",
+            f"config {name}.discriminator_steps='adaptive' needs placement='split', where the server decides when the "
+            "generator is updated; set either",
         )
         positive(name, model, "penalty", "generator_steps", "generator_batch", "generator_learning_rate")
     require(c.vae.kl_weight > 0, f"config vae.kl_weight={c.vae.kl_weight} must be positive")

@@ -77,8 +77,8 @@ class GanConfig:
       generator_batch: rows a generator step.
       generator_learning_rate: Adam step of the generator (split), or its SGD step on the client (joint).
       train: how the clients train.
-      discriminator_steps: "fixed" (a generator update every round) or "adaptive" (split only: after 1, 2, 5, 10, 20 or 50 rounds,
-        more where the discriminator does not tell fakes; see `models.ladder`).
+      discriminator_steps: "fixed" (a generator update every round) or "adaptive" (split only: after 1, 2, 5, 10, 20 or 50
+        rounds, more where the discriminator does not tell fakes; see `models.ladder`).
     """
 
     hidden: tuple[int, ...]

@@ -16,7 +16,7 @@ from fedjax_health.config import GanConfig
 from fedjax_health.data.encode import Layout
 from fedjax_health.models.base import GenerativeModel, Mlp, ModelParams, apply, conditioned, masked_mean, no_refine
 from fedjax_health.models.generator_steps import Judgement, make_server
-from fedjax_health.models.mixed import blank_missing, hardened, relaxed
+from fedjax_health.models.mixed import blank_missing, expected, hardened, relaxed
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
 
 
@@ -61,12 +61,14 @@ class Maker(NamedTuple):
       init: key -> (generator, helpers): what the game trains, and what clients train beside it ({} = nothing).
       release: (generator, helpers) -> what rows are made of.
       out: (released, label i32[n], key) -> f32[n, D], numeric values, then logits.
+      relax: whether the discriminator sees relaxed draws of bits and blocks, else their probabilities.
       loss: (helpers, records f32[n, D], label i32[n]) -> f32[n], which trains the helpers; None without any.
     """
 
     init: Callable[[Array], tuple[Params, dict[str, Params]]]
     release: Callable[[Params, dict[str, Params]], Params]
     out: Callable[[Params, Array, Array], Array]
+    relax: bool
     loss: Callable[[dict[str, Params], Array, Array], Array] | None
 
 
@@ -87,7 +89,7 @@ def make_direct(layout: Layout, num_classes: int, config: GanConfig) -> Maker:
         z = jax.random.normal(key, (label.shape[0], config.latent))
         return apply(network, released, conditioned(z, label, num_classes))
 
-    return Maker(init, lambda generator, helpers: generator, out, None)
+    return Maker(init, lambda generator, helpers: generator, out, True, None)
 
 
 def make_adversarial(
@@ -116,9 +118,10 @@ def make_adversarial(
     split = config.placement == "split"
     centring = split and config.discriminator_steps == "adaptive" and not game.centred
 
-    def rows(released: Params, label: Array, key: Array) -> Array:
+    def rows(released: Params, label: Array, key: Array, relax: bool = maker.relax) -> Array:
         key_z, key_u = jax.random.split(key)
-        return relaxed(layout, maker.out(released, label, key_z), key_u)
+        out = maker.out(released, label, key_z)
+        return relaxed(layout, out, key_u) if relax else expected(layout, out)
 
     def output(disc: Params, x: Array, label: Array) -> Array:
         x = blank_missing(layout, x)  # fakes must show a missing cell's code to be comparable
@@ -191,7 +194,7 @@ def make_adversarial(
         return {**update, "generator": direction}, {**metrics, "sim/generator_loss": loss}
 
     def sample(released: Params, label: Array, key: Array) -> Array:
-        return hardened(layout, rows(released, label, key))
+        return hardened(layout, rows(released, label, key, relax=True))
 
     def score(params: ModelParams, x: Array, label: Array, key: Array) -> Array:
         del key  # the critic is deterministic (LOGAN, Hayes et al. 2019, arXiv 1705.07663)

@@ -21,8 +21,11 @@ def make_medgan(layout: Layout, num_classes: int, config: MedganConfig) -> Gener
     """Clients train autoencoder and discriminator, in one direction; the generator's codes become rows through the decoder.
 
         autoencoder:   -log p(x | dec(tanh(enc(x, y)), y)), unit variances;   the decoder learns from this alone
-        fake row:      dec(tanh(z + gen(z, y)), y), bits and blocks relaxed;   z ~ N(0, I)
+        fake row:      dec(tanh(z + gen(z, y)), y), bits and blocks as probabilities;   z ~ N(0, I)
         discriminator and generator: as `gan`; the shortcut of z is the paper's
+
+    A trained decoder is sure of its bits, and the gradient of a relaxed draw would be nearly 0; hence probabilities, as in the
+    paper. Samples are drawn from them.
 
     split: the server trains the generator through the decoder, which it has anyway. joint: clients train it, too.
 
@@ -59,4 +62,4 @@ def make_medgan(layout: Layout, num_classes: int, config: MedganConfig) -> Gener
         code = jnp.tanh(apply(encoder, helpers["encoder"], conditioned(x, label, num_classes)))
         return surprise(layout, x, decode(helpers["decoder"], code, label), jnp.ones((1, layout.numeric), jnp.float32))
 
-    return make_adversarial(layout, num_classes, config, NON_SATURATING, Maker(init, release, out, loss))
+    return make_adversarial(layout, num_classes, config, NON_SATURATING, Maker(init, release, out, False, loss))

@@ -86,6 +86,17 @@ def relaxed(layout: Layout, out: Array, key: Array) -> Array:
     return jnp.concatenate(parts, -1)
 
 
+def expected(layout: Layout, out: Array) -> Array:
+    """Rows of probabilities: numeric as is, s(logit) of bits, softmax of blocks; f32[n, D] -> f32[n, D].
+
+    Args:
+      layout: meaning of the D axis.
+      out: numeric values, then logits.
+    """
+    parts = [out[:, : layout.numeric], jax.nn.sigmoid(out[:, bit_slice(layout)])]
+    return jnp.concatenate([*parts, *(jax.nn.softmax(out[:, block]) for block in block_slices(layout))], -1)
+
+
 def hardened(layout: Layout, soft: Array) -> Array:
     """The nearest codes: a bit is 1 above a half, a block is its largest entry; numeric as is; f32[n, D] -> f32[n, D].
 

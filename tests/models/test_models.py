@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toy
+import zoo
 
 from fedjax_health import build, checks, tree
-from fedjax_health.config import DiffusionConfig, GanConfig, MedganConfig, VaeConfig
 from fedjax_health.data.encode import Layout
 from fedjax_health.models.classifier import make_classifier
 from fedjax_health.types import Batch
@@ -20,37 +19,13 @@ from fedjax_health.types import Batch
 pytestmark = pytest.mark.quick_compile
 
 LAYOUT = Layout(numeric=3, bits=2, blocks=(3, 2), missing=(-1, 4, -1))
-L, B = 2, 5
-HYPER = {
-    "client_learning_rate": jnp.float32(0.1),
-    "generator_learning_rate": jnp.float32(0.02),
-    "kl_weight": jnp.float32(0.7),
-    "penalty": jnp.float32(10.0),
-    "reconstruction_weight": jnp.float32(0.5),
-    "class_prior": jnp.array([0.6, 0.4], jnp.float32),
-}
-TRAIN = toy.train_config(rounds=1, rounds_per_chunk=1, cohort=1, batch_size=B, local_steps=1)
-JOINT, SPLIT = (tuple(f"{gan}-{placement}" for gan in checks.GANS) for placement in ("joint", "split"))
-NAMES = ("vae", "diffusion", *SPLIT, *JOINT)
-
-
-def _make(name: str, layout: Layout) -> Any:
-    if name == "classifier":
-        return make_classifier(layout.dim, L, (6,))
-    kind, _, placement = name.partition("-")
-    if kind == "vae":
-        section: Any = VaeConfig((6,), "auto", 2, 1.0, TRAIN)
-    elif kind == "diffusion":
-        section = DiffusionConfig((6,), "auto", 10, TRAIN)
-    else:
-        make = MedganConfig if kind == "medgan" else GanConfig
-        section = make((6,), "auto", 2, placement, 10.0, 2, 8, 0.02, TRAIN)
-    return build.MODELS[kind](layout, L, section)
+L, B = zoo.L, 5
+HYPER, NAMES = zoo.HYPER, zoo.NAMES
 
 
 @functools.cache
 def _model(name: str) -> Any:
-    return _make(name, LAYOUT)
+    return zoo.make(name, LAYOUT)
 
 
 @functools.cache
@@ -195,7 +170,7 @@ def test_only_what_generates_is_released(name):
         _close(released, generator, 0.0)
 
 
-@pytest.mark.parametrize("name", JOINT)
+@pytest.mark.parametrize("name", zoo.JOINT)
 def test_joint_placement_rescales_the_generator_direction(name):
     field, params, key = _compiled(name)[1], _params(name), jax.random.key(1)
     one = field(params, _batch(0), HYPER, key)[0]
@@ -223,7 +198,7 @@ def test_vae_puts_no_likelihood_on_a_missing_cell():
 @pytest.mark.parametrize("name", ["vae", "wgan_gp-split", "medgan-joint", "diffusion"])
 def test_a_table_without_numeric_columns_or_without_codes(name):
     for layout, columns in ((Layout(0, 1, (3,), ()), slice(4, 8)), (Layout(3, 0, (), (-1, -1, -1)), slice(0, 3))):
-        model = _make(name, layout)
+        model = zoo.make(name, layout)
         params, batch = model.init(jax.random.key(0)), _batch(0)
         batch = batch._replace(x=batch.x[:, columns])
         update, _ = jax.jit(model.field)(params, batch, HYPER, jax.random.key(1))
