@@ -1,10 +1,11 @@
-"""All generative models side by side, on simulated vitals: small networks and short trainings, to compare models, not to publish.
+"""All generative models side by side, on simulated vitals: small networks and short trainings, to compare them, not to publish.
 
-python -m launch.main --config=configs/models.py          2,000 devices, epsilon 24 for all six (one alone: 8.3); 8 minutes on 2 cores
+python -m launch.main --config=configs/models.py          2,000 devices, epsilon 24 for all six (8.3 for one); 8 min, 2 cores
 python -m launch.main --config=configs/models.py:smoke    the same stages in miniature, one seed, 2 to 3 minutes
 
-A run's budget is shared by its models: of one that you mean to publish train that one. `--config.gan.discriminator_steps=adaptive` (and its like for the other GANs) lets the
-discriminator decide when the generator is updated.
+A run's budget is shared by its models: of one that you mean to publish train that one. With
+`--config.gan.discriminator_steps=adaptive`, and its like for the other GANs, the discriminator decides when the generator is
+updated.
 """
 
 from __future__ import annotations

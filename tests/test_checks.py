@@ -155,8 +155,6 @@ RULES = [
     (RECORDS | {"wgan_gp.placement": "joint"}, "would noise a generator that reads no record"),
     ({"acgan.discriminator_steps": "adapt"}, "is not one of fixed, adaptive; did you mean 'adaptive'?"),
     ({"medgan.placement": "joint", "medgan.discriminator_steps": "adaptive"}, "needs placement='split'"),
-    ({"wgan_gp.generator_batch": 0}, "wgan_gp.generator_batch=0 must be positive"),
-    ({"medgan.reconstruction_weight": 0.0}, "medgan.reconstruction_weight=0.0 must be positive"),
     ({"diffusion.steps": 1}, "diffusion.steps=1 must be from 2 to 1000"),
     (RECORDS | {"data.population": "procedural"}, "whose records can be counted"),
     ({"privacy.canaries": 3}, "must be 0 (none) or at least 4"),

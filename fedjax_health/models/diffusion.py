@@ -110,8 +110,8 @@ def make_diffusion(layout: Layout, num_classes: int, config: DiffusionConfig) ->
     def sample(released: Params, label: Array, key: Array) -> Array:
         """T ancestral steps from the predicted row, whose codes are cut to [-1, 1].
 
-        Their noise is exact for standard normal data; the other usual one, exact for a single point, leaves spreads 4 to 20 % too
-        narrow after 50 steps.
+        Their noise is exact for standard normal data; the other usual one, exact for a single point, leaves spreads 4 to 20 %
+        too narrow after 50 steps.
         """
         key_x, key_n = jax.random.split(key)
         shape = (label.shape[0], layout.dim)
