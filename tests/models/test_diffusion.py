@@ -58,7 +58,8 @@ def test_what_a_denoiser_that_knows_nothing_loses_is_one_a_dimension():
     numeric = jax.random.normal(key_x, (N, 2)) * jnp.stack([jnp.ones((N,), jnp.float32), 1.0 - gone], -1)
     x = jnp.concatenate([numeric, codes[:, :2].astype(jnp.float32), jax.nn.one_hot(codes[:, 2], 3)], -1)
     batch = Batch(x, codes[:, 0], jnp.ones((N,), bool))
-    assert (record_loss := model.record_loss) is not None
+    record_loss = model.record_loss
+    assert record_loss is not None
     losses = np.asarray(jax.jit(lambda b: record_loss(zeros, b, {}, jax.random.key(2), PLAIN))(batch))
     for rows in (losses[gone == 0], losses[gone == 1]):
         # a missing cell left at its code, 0, would lose 1/2 less

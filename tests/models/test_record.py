@@ -43,7 +43,8 @@ def case(name):
     batch = Batch(x, jnp.asarray(domain.train.label[rows], jnp.int32), jnp.asarray(rng.random(B) < 0.8))
     params = jax.tree.map(lambda leaf: leaf + 0.1, model.init(jax.random.key(1)).client)  # no bias is 0
 
-    assert (record_loss := model.record_loss) is not None
+    record_loss = model.record_loss
+    assert record_loss is not None
 
     def loss(client, batch, key, ops):
         return record_loss(client, batch, HYPER, key, ops)
