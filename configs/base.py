@@ -6,6 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from fedjax_health.checks import MODELS
+
 
 def train(**changes: Any) -> dict[str, Any]:
     """One training's keys (fedjax_health.federation_config says what each means).
@@ -65,6 +67,15 @@ def train(**changes: Any) -> dict[str, Any]:
     return values | changes
 
 
+def generative(config: Any) -> list[Any]:
+    """The sections of all generative models.
+
+    Args:
+      config: of `get_config`.
+    """
+    return [config[name] for name in MODELS]
+
+
 def get_config() -> Any:
     """The defaults, a ConfigDict (whose keys no type checker knows): simulated vitals, VAE and WGAN-GP, client-level DP."""
     gan = {
@@ -76,6 +87,7 @@ def get_config() -> Any:
         "generator_steps": 1,
         "generator_batch": 256,
         "generator_learning_rate": 1e-3,
+        "discriminator_steps": "fixed",
     }
     critic = {"rounds": 600, "batch_size": 24, "client_learning_rate": 0.05, "l2_clip_norm": 0.5}
     return ConfigDict(
@@ -128,6 +140,22 @@ def get_config() -> Any:
             },
             "gan": {**gan, "train": train(**critic)},
             "wgan_gp": {**gan, "train": train(**critic)},
+            "acgan": {**gan, "train": train(**critic)},
+            "medgan": {**gan, "latent": 8, "reconstruction_weight": 0.5, "train": train(**critic)},
+            "diffusion": {
+                "hidden": (64, 64),
+                "dense": "auto",
+                "steps": 50,
+                "train": train(
+                    rounds=600,
+                    rounds_per_chunk=50,
+                    local_steps=1,
+                    batch_size=24,
+                    client_learning_rate=0.1,
+                    l2_clip_norm=0.25,
+                    ema_decay=0.99,
+                ),
+            },
             "classifier": {
                 "hidden": (64, 64),
                 "dense": "auto",

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import iot
+from configs import base, iot
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.privacy.prior_noise_multiplier = (
         4.0  # on each device's shares: with thousands of them the sum is precise enough
     )
-    for section in (config.vae, config.gan, config.wgan_gp):
+    for section in base.generative(config):
         section.train.aggregation.secure = "ideal"
     config.devices.failures_per_hour = 60.0
     if not variant:  # the local config's cohorts and rounds; noise of one sum leaves room for the default model

@@ -20,6 +20,6 @@ def get_config() -> ConfigDict:
     config.data.domains = ("mimic3",)
     config.data.validation_fraction, config.data.test_fraction = 0.15, 0.25
     config.privacy.mechanism = "none"
-    for section in (config.vae, config.gan, config.wgan_gp, config.classifier):
+    for section in (*base.generative(config), config.classifier):
         section.train.cohort = 24
     return config

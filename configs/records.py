@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import iot
+from configs import base, iot
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -27,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.domains = ("vitals",)
     config.models = ("vae",)
     config.privacy.mechanism = "record_gaussian"
-    for section in (config.vae, config.gan, config.wgan_gp):
+    for section in base.generative(config):
         section.train.local = "epochs"  # a batch may hold a record only once
     config.vae.train.batch_size = 12
     config.vae.train.l2_clip_norm = 1.0

@@ -16,6 +16,6 @@ def get_config() -> ConfigDict:
     config.name = "table"
     config.data.domains = ("table",)
     config.data.validation_fraction, config.data.test_fraction = 0.1, 0.2
-    for section in (config.vae, config.gan, config.wgan_gp, config.classifier):
+    for section in (*base.generative(config), config.classifier):
         section.train.cohort, section.train.batch_size = 50, 8
     return config

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.data.domains = ("wustl_ehms",)
     config.data.validation_fraction, config.data.test_fraction = 0.15, 0.3
     config.privacy.mechanism = "none"
-    for section in (config.vae, config.gan, config.wgan_gp, config.classifier):
+    for section in (*base.generative(config), config.classifier):
         section.train.cohort, section.train.batch_size = 24, 64
     config.vae.train.rounds = 1_000
     config.vae.latent = 10

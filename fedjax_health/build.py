@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from fedjax_health import rng
 from fedjax_health.build_federation import build_federation
 from fedjax_health.build_secure import check_private_secure, ring_graph
-from fedjax_health.config import Config, GanConfig, TrainConfig, VaeConfig
+from fedjax_health.config import Config, GanConfig, MedganConfig, ModelConfig, TrainConfig, VaeConfig
 from fedjax_health.data.domain import Domain, domain_from_simulator, domain_from_source
 from fedjax_health.data.mimic3 import load_mimic3
 from fedjax_health.data.physionet2019 import load_physionet2019
@@ -24,8 +24,11 @@ from fedjax_health.devices.profile import CLASSES
 from fedjax_health.devices.round import DeviceLayer, make_devices, make_ideal
 from fedjax_health.federated.canaries import with_canaries
 from fedjax_health.federated.federation import Parts
+from fedjax_health.models.acgan import make_acgan
 from fedjax_health.models.base import GenerativeModel, Trainable
+from fedjax_health.models.diffusion import make_diffusion
 from fedjax_health.models.gan import make_gan
+from fedjax_health.models.medgan import make_medgan
 from fedjax_health.models.vae import make_vae
 from fedjax_health.models.wgan_gp import make_wgan_gp
 from fedjax_health.registry import lookup
@@ -39,7 +42,14 @@ SOURCES: dict[str, Callable[[Config], Source]] = {
     "mimic3": lambda c: load_mimic3(c.data.path, c.data.label),
     "table": lambda c: load_table(c.data.path, c.data.schema, c.data.task),
 }
-MODELS: dict[str, Callable[..., GenerativeModel]] = {"vae": make_vae, "gan": make_gan, "wgan_gp": make_wgan_gp}
+MODELS: dict[str, Callable[..., GenerativeModel]] = {
+    "vae": make_vae,
+    "gan": make_gan,
+    "wgan_gp": make_wgan_gp,
+    "acgan": make_acgan,
+    "medgan": make_medgan,
+    "diffusion": make_diffusion,
+}
 
 
 def build_domain(name: str, config: Config) -> Domain:
@@ -60,9 +70,23 @@ def build_domain(name: str, config: Config) -> Domain:
     return domain_from_source(name, load(config), config.data, config.seed)  # pyright: ignore[reportArgumentType,reportCallIssue]
 
 
-def model_config(name: str, config: Config) -> VaeConfig | GanConfig:
-    """The config section of a generative model."""
-    return {"vae": config.vae, "gan": config.gan, "wgan_gp": config.wgan_gp}[name]
+def model_config(name: str, config: Config) -> ModelConfig:
+    """The config section of a generative model, which has its name."""
+    return getattr(config, name)
+
+
+def model_numbers(section: ModelConfig) -> dict[str, float]:
+    """The hyper-parameters that a model reads itself, beside those of its training.
+
+    Args:
+      section: the model's config section.
+    """
+    if isinstance(section, VaeConfig):
+        return {"kl_weight": section.kl_weight}
+    if not isinstance(section, GanConfig):
+        return {}
+    own = {"reconstruction_weight": section.reconstruction_weight} if isinstance(section, MedganConfig) else {}
+    return {"penalty": section.penalty, "generator_learning_rate": section.generator_learning_rate, **own}
 
 
 def build_model(name: str, domain: Domain, config: Config) -> GenerativeModel:

@@ -74,7 +74,14 @@ def step_flops(direction: Direction, params: Any, dim: int, batch_size: int) -> 
         jax.ShapeDtypeStruct((batch_size,), jnp.int32),  # pyright: ignore[reportArgumentType]
         jax.ShapeDtypeStruct((batch_size,), jnp.bool_),  # pyright: ignore[reportArgumentType]
     )
-    scalars = ("kl_weight", "penalty", "generator_learning_rate", "client_learning_rate", *NUMBERS)
+    scalars = (
+        "kl_weight",
+        "penalty",
+        "generator_learning_rate",
+        "reconstruction_weight",
+        "client_learning_rate",
+        *NUMBERS,
+    )
     hyper = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in scalars}
     key = jax.eval_shape(jax.random.key, 0)
     lowered = jax.jit(direction).lower(params, batch, hyper, key)

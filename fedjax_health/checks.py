@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # config imports this module
 MECHANISMS = (
     "central_gaussian", "correlated_gaussian", "record_gaussian", "local_gaussian", "distributed_gaussian", "none",
 )  # fmt: skip
+GANS = ("gan", "wgan_gp", "acgan", "medgan")
+MODELS = ("vae", *GANS, "diffusion")
 
 
 def _check_devices(d: DevicesConfig, private: bool) -> None:
@@ -56,6 +58,38 @@ def _check_partition(p: PartitionConfig) -> None:
 TRUSTED = ("none", "central_gaussian", "correlated_gaussian")
 
 
+def _check_models(c: Config) -> None:
+    for name in MODELS:
+        model = getattr(c, name)
+        check_choice(f"{name}.dense", model.dense, ("auto", "outer", "dot"))
+        require(
+            all(h > 0 for h in model.hidden) and len(model.hidden) > 0,
+            f"config {name}.hidden={model.hidden} must be positive sizes",
+        )
+        if name != "diffusion":
+            require(model.latent > 0, f"config {name}.latent={model.latent} must be positive")
+        check_train(model.train, f"{name}.train", c.privacy.mechanism)
+    for name in GANS:
+        model = getattr(c, name)
+        check_choice(f"{name}.placement", model.placement, ("split", "joint"))
+        require(
+            c.privacy.mechanism != "record_gaussian" or name not in c.models or model.placement == "split",
+            f"config {name}.placement='joint' with privacy.mechanism='record_gaussian' would noise a generator that reads no "
+            "record; set it to 'split'",
+        )
+        check_choice(f"{name}.discriminator_steps", model.discriminator_steps, ("fixed", "adaptive"))
+        require(
+            model.discriminator_steps == "fixed" or model.placement == "split",
+            f"config {name}.discriminator_steps='adaptive' needs placement='split', where the server decides when the "
+            "generator is updated; set either",
+        )
+        positive(name, model, "penalty", "generator_steps", "generator_batch", "generator_learning_rate")
+    require(c.vae.kl_weight > 0, f"config vae.kl_weight={c.vae.kl_weight} must be positive")
+    positive("medgan", c.medgan, "reconstruction_weight")
+    steps = c.diffusion.steps
+    require(2 <= steps <= 1000, f"config diffusion.steps={steps} must be from 2 to 1000; 50 is usual")
+
+
 def check(c: Config) -> None:
     """Cross-field rules.
 
@@ -65,12 +99,11 @@ def check(c: Config) -> None:
     Raises:
       UserError: the first rule broken; names the key, its value and the remedy.
     """
-    known = ("vae", "gan", "wgan_gp")
     require(c.seed >= 0, f"config seed={c.seed} must be 0 or more")
     require(c.seeds > 0, f"config seeds={c.seeds} must be positive; 3 or more give intervals")
-    require(len(c.models) > 0, "config models is empty; give at least one of " + ", ".join(known))
+    require(len(c.models) > 0, "config models is empty; give at least one of " + ", ".join(MODELS))
     for model in c.models:
-        check_choice("models", model, known)
+        check_choice("models", model, MODELS)
     require(len(set(c.models)) == len(c.models), f"config models={c.models} names a model twice")
     d, p, e = c.data, c.privacy, c.evaluation
     require(len(d.domains) > 0, "config data.domains is empty; name at least one source")
@@ -158,26 +191,7 @@ def check(c: Config) -> None:
             p.prior_noise_multiplier > 0,
             f"config privacy.prior_noise_multiplier={p.prior_noise_multiplier} must be positive",
         )
-    for name in ("vae", "gan", "wgan_gp"):
-        model = getattr(c, name)
-        check_choice(f"{name}.dense", model.dense, ("auto", "outer", "dot"))
-        require(
-            all(h > 0 for h in model.hidden) and len(model.hidden) > 0,
-            f"config {name}.hidden={model.hidden} must be positive sizes",
-        )
-        require(model.latent > 0, f"config {name}.latent={model.latent} must be positive")
-        check_train(model.train, f"{name}.train", p.mechanism)
-    for name in ("gan", "wgan_gp"):
-        model = getattr(c, name)
-        check_choice(f"{name}.placement", model.placement, ("split", "joint"))
-        require(
-            p.mechanism != "record_gaussian" or name not in c.models or model.placement == "split",
-            f"config {name}.placement='joint' with privacy.mechanism='record_gaussian' would noise a generator that reads no "
-            "record; set it to 'split'",
-        )
-        for field in ("penalty", "generator_steps", "generator_batch", "generator_learning_rate"):
-            require(getattr(model, field) > 0, f"config {name}.{field}={getattr(model, field)} must be positive")
-    require(c.vae.kl_weight > 0, f"config vae.kl_weight={c.vae.kl_weight} must be positive")
+    _check_models(c)
     require(
         all(h > 0 for h in c.classifier.hidden),
         f"config classifier.hidden={c.classifier.hidden} must be positive sizes",

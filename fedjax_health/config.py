@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml_collections import config_dict
 
@@ -69,7 +69,7 @@ class VaeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GanConfig:
-    """GAN or WGAN-GP.
+    """GAN, WGAN-GP or AC-GAN.
 
     Attributes:
       hidden: hidden layer sizes of both networks.
@@ -81,6 +81,8 @@ class GanConfig:
       generator_batch: rows a generator step.
       generator_learning_rate: Adam step of the generator (split), or its SGD step on the client (joint).
       train: how the clients train.
+      discriminator_steps: "fixed" (a generator update every round) or "adaptive" (split only: after 1, 2, 5, 10, 20 or 50
+        rounds, more where the discriminator does not tell fakes; see `models.ladder`).
     """
 
     hidden: tuple[int, ...]
@@ -92,6 +94,39 @@ class GanConfig:
     generator_batch: int
     generator_learning_rate: float
     train: TrainConfig
+    discriminator_steps: str = "fixed"
+
+
+@dataclasses.dataclass(frozen=True)
+class MedganConfig(GanConfig):
+    """medGAN: a GAN over the codes of an autoencoder; `latent` is the size of the noise and of a code.
+
+    Attributes:
+      reconstruction_weight: weight of the autoencoder's loss beside the discriminator's.
+    """
+
+    reconstruction_weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionConfig:
+    """Denoising diffusion.
+
+    Attributes:
+      hidden: hidden layer sizes of the denoiser.
+      dense: form of the layers' products: "auto" (by backend), "outer" or "dot".
+      steps: noise levels, and with them steps a sample takes (>= 2).
+      train: how it is trained.
+    """
+
+    hidden: tuple[int, ...]
+    dense: str
+    steps: int
+    train: TrainConfig
+
+
+# the section of any generative model
+ModelConfig: TypeAlias = VaeConfig | GanConfig | MedganConfig | DiffusionConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +208,9 @@ class Config:
     vae: VaeConfig
     gan: GanConfig
     wgan_gp: GanConfig
+    acgan: GanConfig
+    medgan: MedganConfig
+    diffusion: DiffusionConfig
     classifier: ClassifierConfig
     devices: DevicesConfig
     privacy: PrivacyConfig

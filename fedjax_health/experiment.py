@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_health import build, rng, workdir
-from fedjax_health.config import Config, VaeConfig, to_json
+from fedjax_health.config import Config, to_json
 from fedjax_health.evaluation import efficiency, suite
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.federated import distributed, sharding
@@ -41,7 +41,7 @@ from fedjax_health.results import (
     white_box,
 )
 from fedjax_health.synthesis.calibrate import calibrated_by
-from fedjax_health.synthesis.generator_file import Network, save_generator
+from fedjax_health.synthesis.generator_file import save_generator, sizes
 from fedjax_health.synthesis.publish import publish, publish_schemas
 from fedjax_health.synthesis.sample import Published, decoder_of, make_sampler
 from fedjax_health.train.loop import make_hyper
@@ -172,17 +172,12 @@ def train(
     """
     model = release.stage.split("/")[1]
     section = build.model_config(model, config)
-    own = (
-        {"kl_weight": section.kl_weight}
-        if isinstance(section, VaeConfig)
-        else {"penalty": section.penalty, "generator_learning_rate": section.generator_learning_rate}
-    )
     values = {
         "client_learning_rate": section.train.client_learning_rate,
         "server_learning_rate": section.train.server_learning_rate,
         "l2_clip_norm": section.train.l2_clip_norm,
         "noise_multiplier": plan.noise_multiplier,
-        **own,
+        **build.model_numbers(section),
     }
     hyper = {**make_hyper(values, config.seeds), "class_prior": jnp.asarray(p.shares)}
     keys = training_keys(randomness, config.seed, release.stage, config.seeds)
@@ -237,8 +232,7 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
                 published = Table(*(column[:wanted] for column in table))
                 publish(folder, f"{p.domain.name}_{model_name}", published, p.domain.schema)
                 section, name = build.model_config(model_name, config), p.domain.name
-                sizes = Network(section.hidden, section.latent)
-                save_generator(folder, name, model_name, sizes, kind, released, p.shares[s], p.domain.schema)
+                save_generator(folder, name, model_name, sizes(section), kind, released, p.shares[s], p.domain.schema)
             tables.append(Table(*(column[:total] for column in table)))
         subjects.append(
             suite.Subject(model_name, tables, min(wanted, total), white_box(model, p, kind, state.params, keys))

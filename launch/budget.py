@@ -26,6 +26,8 @@ def _flags() -> flags.FlagValues:
     real("prior_noise_multiplier", 20.0, "Noise of the class-share histograms.", flag_values=own)
     whole("domains", 1, "How many such histograms are published.", flag_values=own)
     real("trials", None, "Mean trials of a sweep (geometric) whose best is published.", flag_values=own)
+    flags.DEFINE_string("representation", "public", "Or scores, copula: its queries are in the plan.", flag_values=own)
+    real("representation_share", 0.45, "Share of the budget for them.", flag_values=own)
     flags.DEFINE_string("mechanism", "central_gaussian", "Or local_gaussian, distributed_gaussian.", flag_values=own)
     flags.DEFINE_string("spent", None, "privacy_ledger.json of an earlier run on the same clients.", flag_values=own)
     flags.DEFINE_bool("json", False, "One JSON object instead of lines.", flag_values=own)

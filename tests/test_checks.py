@@ -26,9 +26,7 @@ def _base():
 
 BASE = _base()
 OPEN = {"privacy.mechanism": "none"}  # no privacy: the rules of the accountant are silent
-RECORDS = {"privacy.mechanism": "record_gaussian"} | {
-    f"{name}.train.local": "epochs" for name in ("vae", "gan", "wgan_gp")
-}
+RECORDS = {"privacy.mechanism": "record_gaussian"} | {f"{name}.train.local": "epochs" for name in checks.MODELS}
 LOCAL = {"privacy.mechanism": "local_gaussian"}
 CORRELATED = {"privacy.mechanism": "correlated_gaussian"}
 DISTRIBUTED = {"privacy.mechanism": "distributed_gaussian"}
@@ -155,6 +153,9 @@ RULES = [
     ),
     (CORRELATED | {"privacy.canaries": 100}, "needs privacy.mechanism='central_gaussian'"),
     (RECORDS | {"wgan_gp.placement": "joint"}, "would noise a generator that reads no record"),
+    ({"acgan.discriminator_steps": "adapt"}, "is not one of fixed, adaptive; did you mean 'adaptive'?"),
+    ({"medgan.placement": "joint", "medgan.discriminator_steps": "adaptive"}, "needs placement='split'"),
+    ({"diffusion.steps": 1}, "diffusion.steps=1 must be from 2 to 1000"),
     (RECORDS | {"data.population": "procedural"}, "whose records can be counted"),
     ({"privacy.canaries": 3}, "must be 0 (none) or at least 4"),
     (OPEN | {"privacy.canaries": 100}, "needs privacy.mechanism='central_gaussian'"),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_health.build_federation import build_federation
-from fedjax_health.config import DataConfig, GanConfig, VaeConfig
+from fedjax_health.config import DataConfig, DiffusionConfig, GanConfig, MedganConfig, ModelConfig, VaeConfig
 from fedjax_health.data.domain import Domain, domain_from_simulator
 from fedjax_health.data.encode import Encoder, make_encoder
 from fedjax_health.data.population import Population
@@ -134,6 +134,16 @@ def gan_config(placement: str = "split", **changes: Any) -> GanConfig:
     )  # fmt: skip
 
 
+def model_config(name: str, placement: str = "split", **changes: Any) -> ModelConfig:
+    """The section of any generative model; `changes` are of its training."""
+    if name == "vae":
+        return vae_config(**changes)
+    if name == "diffusion":
+        return DiffusionConfig(hidden=(8,), dense="auto", steps=6, train=train_config(**changes))
+    gan = gan_config(placement, **changes)
+    return MedganConfig(**vars(gan)) if name == "medgan" else gan
+
+
 def linear():
     """Softmax regression: a convex model whose gradient fits on one line of NumPy."""
     return make_classifier(encoder().layout.dim, 2, ())
@@ -180,6 +190,7 @@ def hyper(seeds: int | None = 1, **changes: float) -> Hyper:
     values = {
         "client_learning_rate": 0.1, "server_learning_rate": 1.0, "proximal_weight": 0.01, "l2_clip_norm": 0.5,
         "noise_multiplier": 1.0, "kl_weight": 1.0, "penalty": 10.0, "generator_learning_rate": 1e-2,
+        "reconstruction_weight": 0.5,
     }  # fmt: skip
     assert set(changes) <= set(values), changes
     shape = () if seeds is None else (seeds,)

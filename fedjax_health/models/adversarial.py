@@ -1,4 +1,4 @@
-"""What a GAN and a WGAN-GP share: a conditional generator, a discriminator, and the split or joint placement of both.
+"""What all GANs share: a conditional generator, a discriminator, and the split or joint placement of both.
 
 split: clients train only the discriminator; the server trains the generator in `refine`, which reads no data
 (post-processing, half the traffic). joint: clients train both networks and upload both.
@@ -11,146 +11,194 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from fedjax_health.config import GanConfig
 from fedjax_health.data.encode import Layout
 from fedjax_health.models.base import GenerativeModel, Mlp, ModelParams, apply, conditioned, masked_mean, no_refine
+from fedjax_health.models.generator_steps import Judgement, make_server
+from fedjax_health.models.mixed import blank_missing, expected, hardened, relaxed
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
-
-TEMPERATURE = 0.3  # of the relaxed one-hot blocks and bits: low enough to look discrete, high enough for a gradient
 
 
 class Game(NamedTuple):
-    """The two players' losses on critic values, each f32[n] -> f32[n].
+    """The two players' losses on the discriminator's K outputs for n rows; the first output is higher for real ones.
 
     Attributes:
-      critic: (value of real f32[n], value of fake f32[n]) -> f32[n].
-      generator: value of fake f32[n] -> f32[n].
+      outputs: K.
+      sees_label: whether the label is among the discriminator's inputs.
+      critic: (of real f32[n, K], of fake f32[n, K], label i32[n]) -> f32[n].
+      generator: (of fake f32[n, K], label i32[n]) -> f32[n].
+      evidence: (outputs f32[n, K], label i32[n]) -> f32[n], higher = more likely a member.
       penalised: whether the critic's gradient norm is pulled to one.
+      centred: whether the loss itself sets the first output's zero between real and fake.
     """
 
-    critic: Callable[[Array, Array], Array]
-    generator: Callable[[Array], Array]
+    outputs: int
+    sees_label: bool
+    critic: Callable[[Array, Array, Array], Array]
+    generator: Callable[[Array, Array], Array]
+    evidence: Callable[[Array, Array], Array]
     penalised: bool
+    centred: bool
 
 
-def make_adversarial(layout: Layout, num_classes: int, config: GanConfig, game: Game) -> GenerativeModel:
+# Goodfellow et al. 2014, arXiv 1406.2661
+NON_SATURATING = Game(
+    outputs=1,
+    sees_label=True,
+    critic=lambda real, fake, label: jax.nn.softplus(-real[:, 0]) + jax.nn.softplus(fake[:, 0]),
+    generator=lambda fake, label: jax.nn.softplus(-fake[:, 0]),
+    evidence=lambda out, label: out[:, 0],
+    penalised=False,
+    centred=True,
+)
+
+
+class Maker(NamedTuple):
+    """How rows come out of noise.
+
+    Attributes:
+      init: key -> (generator, helpers): what the game trains, and what clients train beside it ({} = nothing).
+      release: (generator, helpers) -> what rows are made of.
+      out: (released, label i32[n], key) -> f32[n, D], numeric values, then logits.
+      relax: whether the discriminator sees relaxed draws of bits and blocks, else their probabilities.
+      loss: (helpers, records f32[n, D], label i32[n]) -> f32[n], which trains the helpers; None without any.
+    """
+
+    init: Callable[[Array], tuple[Params, dict[str, Params]]]
+    release: Callable[[Params, dict[str, Params]], Params]
+    out: Callable[[Params, Array, Array], Array]
+    relax: bool
+    loss: Callable[[dict[str, Params], Array, Array], Array] | None
+
+
+def make_direct(layout: Layout, num_classes: int, config: GanConfig) -> Maker:
+    """A generator whose outputs are the row: MLP of noise z ~ N(0, I) and label.
+
+    Args:
+      layout: meaning of the D axis.
+      num_classes: L.
+      config: sizes.
+    """
+    network = Mlp(config.hidden, layout.dim, config.dense)
+
+    def init(key: Array) -> tuple[Params, dict[str, Params]]:
+        return network.init(key, jnp.zeros((1, config.latent + num_classes), jnp.float32)), {}
+
+    def out(released: Params, label: Array, key: Array) -> Array:
+        z = jax.random.normal(key, (label.shape[0], config.latent))
+        return apply(network, released, conditioned(z, label, num_classes))
+
+    return Maker(init, lambda generator, helpers: generator, out, True, None)
+
+
+def make_adversarial(
+    layout: Layout, num_classes: int, config: GanConfig, game: Game, maker: Maker | None = None
+) -> GenerativeModel:
     """A conditional GAN of the given game.
 
     Gradient penalty: E[(||d critic(x~) / d x~||_2 - 1)^2] at x~ = u x + (1 - u) fake, u ~ U(0, 1), inside the client's
     loss, since it reads real data (Gulrajani et al. 2017, arXiv 1704.00028).
+
+    Where the loss leaves the discriminator's zero open (an offset changes no Wasserstein loss) and the ladder needs one, the
+    clients move the offset alone, towards the middle of real and fake.
 
     Args:
       layout: meaning of the D axis.
       num_classes: L.
       config: sizes, placement, server-side generator training.
       game: losses.
+      maker: how rows are made; None = `make_direct`.
 
     Returns:
-      GenerativeModel; only the generator is released.
+      GenerativeModel; only what makes rows is released.
     """
-    generator = Mlp(config.hidden, layout.dim, config.dense)
-    critic = Mlp(config.hidden, 1, config.dense)
-    optimizer = optax.scale_by_adam(b1=0.0, b2=0.9)
+    maker = maker or make_direct(layout, num_classes, config)
+    critic = Mlp(config.hidden, game.outputs, config.dense)
     split = config.placement == "split"
+    centring = split and config.discriminator_steps == "adaptive" and not game.centred
+
+    def rows(released: Params, label: Array, key: Array, relax: bool = maker.relax) -> Array:
+        key_z, key_u = jax.random.split(key)
+        out = maker.out(released, label, key_z)
+        return relaxed(layout, out, key_u) if relax else expected(layout, out)
+
+    def output(disc: Params, x: Array, label: Array) -> Array:
+        x = blank_missing(layout, x)  # fakes must show a missing cell's code to be comparable
+        return apply(critic, disc, conditioned(x, label, num_classes) if game.sees_label else x)
+
+    def judge(gen: Params, client: Params, label: Array, key: Array) -> Judgement:
+        fake = output(client["critic"], rows(maker.release(gen, client), label, key), label)
+        return Judgement(game.generator(fake, label).mean(), (fake[:, 0] < 0).astype(jnp.float32).mean())
+
+    server = make_server(judge, config)
 
     def init(key: Array) -> ModelParams:
         key_g, key_d = jax.random.split(key)
-        gen = generator.init(key_g, jnp.zeros((1, config.latent + num_classes), jnp.float32))
-        disc = critic.init(key_d, jnp.zeros((1, layout.dim + num_classes), jnp.float32))
-        if split:
-            return ModelParams({"critic": disc}, {"generator": gen, "optimizer": optimizer.init(gen)})
-        return ModelParams({"critic": disc, "generator": gen}, ())
+        gen, helpers = maker.init(key_g)
+        width = layout.dim + (num_classes if game.sees_label else 0)
+        client = {"critic": critic.init(key_d, jnp.zeros((1, width), jnp.float32)), **helpers}
+        return ModelParams(client, server.init(gen)) if split else ModelParams({**client, "generator": gen}, ())
 
-    def release(params: ModelParams) -> Params:
+    def generator_of(params: ModelParams) -> Params:
         return params.server["generator"] if split else params.client["generator"]
 
-    def relaxed(gen: Params, label: Array, key: Array) -> Array:
-        """Differentiable rows f32[n, D]: numeric as is, bits and blocks by the concrete relaxation."""
-        key_z, key_u = jax.random.split(key)
-        z = jax.random.normal(key_z, (label.shape[0], config.latent))
-        out = apply(generator, gen, conditioned(z, label, num_classes))
-        gumbel = jax.random.gumbel(key_u, (label.shape[0], 2, layout.dim - layout.numeric))
-        end = layout.numeric + layout.bits
-        logistic = gumbel[:, 0] - gumbel[:, 1]
-        bits = jax.nn.sigmoid((out[:, layout.numeric : end] + logistic[:, : layout.bits]) / TEMPERATURE)
-        parts, start = [out[:, : layout.numeric], bits], end
-        for width in layout.blocks:
-            noise = gumbel[:, 0, start - layout.numeric : start - layout.numeric + width]
-            parts.append(jax.nn.softmax((out[:, start : start + width] + noise) / TEMPERATURE))
-            start += width
-        return jnp.concatenate(parts, -1)
-
-    def value(disc: Params, x: Array, label: Array) -> Array:
-        # a missing numeric cell is coded 0 with its bit set; fakes must show the same code to be comparable
-        for k, bit in enumerate(layout.missing):
-            if bit >= 0:
-                x = x.at[:, k].multiply(1.0 - x[:, bit])
-        return apply(critic, disc, conditioned(x, label, num_classes))[:, 0]
+    def release(params: ModelParams) -> Params:
+        return maker.release(generator_of(params), params.client)
 
     def penalty(disc: Params, real: Array, fake: Array, label: Array, key: Array) -> Array:
         u = jax.random.uniform(key, (real.shape[0], 1))
-        slope = jax.grad(lambda x: jnp.sum(value(disc, x, label)))(u * real + (1.0 - u) * fake)
+        slope = jax.grad(lambda x: jnp.sum(output(disc, x, label)[:, 0]))(u * real + (1.0 - u) * fake)
         return jnp.square(jnp.sqrt(jnp.sum(jnp.square(slope), -1) + 1e-12) - 1.0)
 
-    def critic_loss(disc: Params, gen: Params, batch: Batch, hyper: Hyper, key: Array) -> tuple[Array, Metrics]:
+    def critic_loss(disc: Params, fixed: Params, batch: Batch, hyper: Hyper, key: Array) -> tuple[Array, Metrics]:
         key_f, key_p = jax.random.split(key)
-        fake = jax.lax.stop_gradient(relaxed(gen, batch.y, key_f))
-        v_real, v_fake = value(disc, batch.x, batch.y), value(disc, fake, batch.y)
-        loss = masked_mean(game.critic(v_real, v_fake), batch.mask)
+        fake = jax.lax.stop_gradient(rows(fixed, batch.y, key_f))
+        of_real, of_fake = output(disc, batch.x, batch.y), output(disc, fake, batch.y)
+        loss = masked_mean(game.critic(of_real, of_fake, batch.y), batch.mask)
         if game.penalised:
             loss += hyper["penalty"] * masked_mean(penalty(disc, batch.x, fake, batch.y, key_p), batch.mask)
-        return loss, {"sim/loss": loss, "sim/critic_gap": masked_mean(v_real - v_fake, batch.mask)}
+        gap = masked_mean(of_real[:, 0] - of_fake[:, 0], batch.mask)
+        if centring:
+            middle = jax.lax.stop_gradient(masked_mean(0.5 * (of_real[:, 0] + of_fake[:, 0]), batch.mask))
+            offset = disc["params"][f"Dense_{len(config.hidden)}"]["bias"][0]
+            loss += middle * (offset - jax.lax.stop_gradient(offset))
+        return loss, {"sim/loss": loss, "sim/critic_gap": gap}
 
-    def generator_loss(gen: Params, disc: Params, label: Array, mask: Array, key: Array) -> Array:
-        return masked_mean(game.generator(value(disc, relaxed(gen, label, key), label)), mask)
+    def generator_loss(gen: Params, client: Params, batch: Batch, key: Array) -> Array:
+        fake = output(client["critic"], rows(maker.release(gen, client), batch.y, key), batch.y)
+        return masked_mean(game.generator(fake, batch.y), batch.mask)
+
+    def helped(client: Params, batch: Batch, hyper: Hyper) -> tuple[Update, Metrics]:
+        """Direction of what clients train beside the game."""
+        if maker.loss is None:
+            return {}, {}
+        loss_of = maker.loss
+        helpers = {name: leaf for name, leaf in client.items() if name not in ("critic", "generator")}
+        loss, direction = jax.value_and_grad(lambda h: masked_mean(loss_of(h, batch.x, batch.y), batch.mask))(helpers)
+        weighted = jax.tree.map(lambda d: hyper["reconstruction_weight"] * d, direction)
+        return weighted, {"sim/reconstruction": loss}
 
     def field(params: ModelParams, batch: Batch, hyper: Hyper, key: Array) -> tuple[Update, Metrics]:
         key_d, key_g = jax.random.split(key)
-        disc, gen = params.client["critic"], release(params)
-        step, metrics = jax.grad(critic_loss, has_aux=True)(disc, gen, batch, hyper, key_d)
+        client = params.client
+        step, metrics = jax.grad(critic_loss, has_aux=True)(client["critic"], release(params), batch, hyper, key_d)
+        beside, more = helped(client, batch, hyper)
+        update, metrics = {"critic": step, **beside}, {**metrics, **more}
         if split:
-            return {"critic": step}, metrics
+            return update, metrics
         # simultaneous directions: the generator's is rescaled so that one client learning rate serves both players
-        loss, direction = jax.value_and_grad(generator_loss)(gen, disc, batch.y, batch.mask, key_g)
+        loss, direction = jax.value_and_grad(generator_loss)(generator_of(params), client, batch, key_g)
         ratio = hyper["generator_learning_rate"] / hyper["client_learning_rate"]
         direction = jax.tree.map(lambda g: ratio * g, direction)
-        return {"critic": step, "generator": direction}, {**metrics, "sim/generator_loss": loss}
-
-    def refine(params: ModelParams, hyper: Hyper, key: Array) -> tuple[ModelParams, Metrics]:
-        disc = params.client["critic"]
-
-        def step(carry, step_key):
-            gen, opt = carry
-            key_y, key_x = jax.random.split(step_key)
-            label = jax.random.categorical(key_y, jnp.log(hyper["class_prior"]), shape=(config.generator_batch,))
-            mask = jnp.ones((config.generator_batch,), bool)
-            loss, direction = jax.value_and_grad(generator_loss)(gen, disc, label.astype(jnp.int32), mask, key_x)
-            with jax.numpy_dtype_promotion("standard"):  # optax's bias correction is float ** int
-                direction, opt = optimizer.update(direction, opt)
-            gen = jax.tree.map(lambda p, d: p - hyper["generator_learning_rate"] * d, gen, direction)
-            return (gen, opt), loss
-
-        carry = params.server["generator"], params.server["optimizer"]
-        (gen, opt), losses = jax.lax.scan(step, carry, jax.random.split(key, config.generator_steps))
-        return ModelParams(params.client, {"generator": gen, "optimizer": opt}), {
-            "public/generator_loss": losses.mean()
-        }
+        return {**update, "generator": direction}, {**metrics, "sim/generator_loss": loss}
 
     def sample(released: Params, label: Array, key: Array) -> Array:
-        soft = relaxed(released, label, key)
-        end = layout.numeric + layout.bits
-        bits = (soft[:, layout.numeric : end] > 0.5).astype(jnp.float32)
-        parts, start = [soft[:, : layout.numeric], bits], end
-        for width in layout.blocks:
-            choice = jnp.argmax(soft[:, start : start + width], -1)
-            parts.append(jax.nn.one_hot(choice, width, dtype=jnp.float32))
-            start += width
-        return jnp.concatenate(parts, -1)
+        return hardened(layout, rows(released, label, key, relax=True))
 
     def score(params: ModelParams, x: Array, label: Array, key: Array) -> Array:
         del key  # the critic is deterministic (LOGAN, Hayes et al. 2019, arXiv 1705.07663)
-        return value(params.client["critic"], x, label)
+        told = game.evidence(output(params.client["critic"], x, label), label)
+        return told if maker.loss is None else told - maker.loss(params.client, x, label)
 
-    return GenerativeModel(init, field, refine if split else no_refine, release, sample, score)
+    return GenerativeModel(init, field, server.refine if split else no_refine, release, sample, score)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import jax
-
 from fedjax_health.config import GanConfig
 from fedjax_health.data.encode import Layout
-from fedjax_health.models.adversarial import Game, make_adversarial
+from fedjax_health.models.adversarial import NON_SATURATING, make_adversarial
 from fedjax_health.models.base import GenerativeModel
 
 
@@ -18,9 +16,4 @@ def make_gan(layout: Layout, num_classes: int, config: GanConfig) -> GenerativeM
       num_classes: L.
       config: sizes and placement.
     """
-    game = Game(
-        critic=lambda real, fake: jax.nn.softplus(-real) + jax.nn.softplus(fake),
-        generator=lambda fake: jax.nn.softplus(-fake),
-        penalised=False,
-    )
-    return make_adversarial(layout, num_classes, config, game)
+    return make_adversarial(layout, num_classes, config, NON_SATURATING)

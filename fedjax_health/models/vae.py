@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fedjax_health.config import VaeConfig
 from fedjax_health.data.encode import Layout
 from fedjax_health.models.base import GenerativeModel, Mlp, ModelParams, apply, conditioned, masked_mean, no_refine
+from fedjax_health.models.mixed import drawn, surprise
 from fedjax_health.models.record import PLAIN, Ops
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
 
@@ -31,8 +31,6 @@ def make_vae(layout: Layout, num_classes: int, config: VaeConfig) -> GenerativeM
     """
     encoder = Mlp(config.hidden, 2 * config.latent, config.dense)
     decoder = Mlp(config.hidden, layout.dim, config.dense)
-    split = (layout.numeric, layout.numeric + layout.bits)
-    missing = np.array(layout.missing, np.int32)[None, :]  # [1, 0] for a table without numeric columns
 
     def init(key: Array) -> ModelParams:
         key_e, key_d = jax.random.split(key)
@@ -53,16 +51,7 @@ def make_vae(layout: Layout, num_classes: int, config: VaeConfig) -> GenerativeM
         z = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
         out = apply(decode, params["decoder"], conditioned(z, label, num_classes))
         scale = spread(ops.rows(params["scale"], x.shape[0]))
-        numeric = 0.5 * jnp.square((x[:, : split[0]] - out[:, : split[0]]) / scale) + jnp.log(scale)
-        present = jnp.where(missing >= 0, 1.0 - x[:, missing[0]], 1.0)
-        loss = jnp.sum(numeric * present, -1)
-        bits, logits = x[:, split[0] : split[1]], out[:, split[0] : split[1]]
-        loss += jnp.sum(jax.nn.softplus(logits) - bits * logits, -1)
-        start = split[1]
-        for width in layout.blocks:
-            block = slice(start, start + width)
-            loss -= jnp.sum(x[:, block] * jax.nn.log_softmax(out[:, block]), -1)
-            start += width
+        loss = surprise(layout, x, out, scale)
         kl = 0.5 * jnp.sum(jnp.exp(log_var) + jnp.square(mean) - 1.0 - log_var, -1)
         return loss, kl
 
@@ -86,15 +75,7 @@ def make_vae(layout: Layout, num_classes: int, config: VaeConfig) -> GenerativeM
         key_z, key_x, key_b, key_c = jax.random.split(key, 4)
         z = jax.random.normal(key_z, (label.shape[0], config.latent))
         out = apply(decoder, released["decoder"], conditioned(z, label, num_classes))
-        noise = jax.random.normal(key_x, (label.shape[0], layout.numeric))
-        bits = jax.random.bernoulli(key_b, jax.nn.sigmoid(out[:, split[0] : split[1]])).astype(jnp.float32)
-        parts = [out[:, : split[0]] + spread(released["scale"])[None, :] * noise, bits]
-        start = split[1]
-        for i, width in enumerate(layout.blocks):
-            choice = jax.random.categorical(jax.random.fold_in(key_c, i), out[:, start : start + width])
-            parts.append(jax.nn.one_hot(choice, width, dtype=jnp.float32))
-            start += width
-        return jnp.concatenate(parts, -1)
+        return drawn(layout, out, spread(released["scale"]), (key_x, key_b, key_c))
 
     def score(params: ModelParams, x: Array, label: Array, key: Array) -> Array:
         reconstruction, kl = negative_elbo(params.client, x, label, key)

@@ -16,5 +16,13 @@ def make_wgan_gp(layout: Layout, num_classes: int, config: GanConfig) -> Generat
       num_classes: L.
       config: sizes and placement.
     """
-    game = Game(critic=lambda real, fake: fake - real, generator=lambda fake: -fake, penalised=True)
+    game = Game(
+        outputs=1,
+        sees_label=True,
+        critic=lambda real, fake, label: fake[:, 0] - real[:, 0],
+        generator=lambda fake, label: -fake[:, 0],
+        evidence=lambda out, label: out[:, 0],
+        penalised=True,
+        centred=False,
+    )
     return make_adversarial(layout, num_classes, config, game)

@@ -22,8 +22,11 @@ Columns: TypeAlias = Mapping[str, Mapping[str, Any]]  # name -> column of synthe
 Name = TypeVar("Name", bound=Hashable)
 REAL = "#4a4a4a"
 SOFT = "#5f6368"
-MODEL_COLOURS = {"real": REAL, "-": REAL, "vae": "#0072b2", "wgan_gp": "#d55e00", "gan": "#009e73"}
-SPARE_COLOURS = ("#8a5fa8", "#56b4e9", "#a6761d", "#cc79a7")  # models not named above, by the letters of their names
+MODEL_COLOURS = {
+    "real": REAL, "-": REAL, "vae": "#0072b2", "wgan_gp": "#d55e00", "gan": "#009e73", "acgan": "#cc79a7", "medgan": "#56b4e9",
+    "diffusion": "#8a5fa8",
+}  # fmt: skip
+SPARE_COLOURS = ("#a6761d", "#7a9a01", "#b0413e", "#4b5d9e")  # models not named above, by the letters of their names
 WIDTH = 10.6  # inches, the page's 1060 px at 100 dpi
 LETTERS = 13  # of a category's name that fit beside its bars
 MOST_NAMED = 16  # categories; more are left without their names

@@ -80,7 +80,10 @@ EVENTS = {  # classes of events
     "RevealedSampledDpEvent": "Gaussian noise, sampled clients, known who takes part",
     "TruncatedSubsampledGaussianDpEvent": "Gaussian noise, Poisson-sampled clients, cohort capped",
 }
-MODELS = {"real": "Real", "-": "–", "vae": "VAE", "wgan_gp": "WGAN-GP", "gan": "GAN", "paper": "the paper"}
+MODELS = {
+    "real": "Real", "-": "–", "vae": "VAE", "wgan_gp": "WGAN-GP", "gan": "GAN", "acgan": "AC-GAN", "medgan": "medGAN",
+    "diffusion": "Diffusion", "paper": "the paper",
+}  # fmt: skip
 
 
 def model_label(model: str) -> str:

@@ -13,14 +13,14 @@ import numpy as np
 
 from fedjax_health import rng
 from fedjax_health.build import MODELS
-from fedjax_health.config import GanConfig, VaeConfig
+from fedjax_health.config import DiffusionConfig, GanConfig, MedganConfig, ModelConfig, VaeConfig
 from fedjax_health.data.representation import KNOTS, Fitted, layout_of
 from fedjax_health.data.schema import REPRESENTATIONS
 from fedjax_health.federated.sharding import make_local_mesh
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.registry import lookup
 from fedjax_health.synthesis.condition import Condition, holds, parse_condition
-from fedjax_health.synthesis.generator_file import Network, Stored, leaf_paths, read_generator
+from fedjax_health.synthesis.generator_file import Denoiser, Network, Stored, leaf_paths, read_generator
 from fedjax_health.synthesis.sample import Published, decoder_of, make_stream
 from fedjax_health.threefry import root_key
 from fedjax_health.types import Array, Table, UserError
@@ -184,12 +184,15 @@ def _fitted_shapes(stored: Stored, numeric: int) -> Any:
     return Fitted(*(shape((numeric, width), np.dtype("float32")) for width in (cells, cells, numeric, KNOTS)))
 
 
-def _section(model: str, network: Network) -> VaeConfig | GanConfig:
+def _section(model: str, network: Network | Denoiser) -> ModelConfig:
     """A config section with the given sizes; `sample` reads nothing else of it, so what trains is left empty."""
-    hidden, latent, train = network.hidden, network.latent, cast(Any, None)
+    train = cast(Any, None)
+    if isinstance(network, Denoiser):
+        return DiffusionConfig(network.hidden, "dot", network.steps, train)
     if model == "vae":
-        return VaeConfig(hidden, "dot", latent, kl_weight=1.0, train=train)
-    return GanConfig(
-        hidden, "dot", latent, "joint", penalty=0.0, generator_steps=0, generator_batch=0,
+        return VaeConfig(network.hidden, "dot", network.latent, kl_weight=1.0, train=train)
+    make = MedganConfig if model == "medgan" else GanConfig
+    return make(
+        network.hidden, "dot", network.latent, "joint", penalty=0.0, generator_steps=0, generator_batch=0,
         generator_learning_rate=0.0, train=train,
     )  # fmt: skip

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from fedjax_health import __version__
+from fedjax_health.config import DiffusionConfig, ModelConfig
 from fedjax_health.data.schema import Schema, schema_from_dict
 from fedjax_health.files import replacing, write_text
 from fedjax_health.sections import section
@@ -40,6 +41,12 @@ _KEYS = (
 _REMEDY = "restore the file, or repeat the run's command, which publishes it again"
 
 
+def _check_sizes(*sizes: int) -> None:
+    for size in sizes:
+        if not 1 <= size <= 1 << 20:
+            raise UserError(f"size {size} of a network is not from 1 to {1 << 20}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
     """What of a model's config section its `sample` depends on.
@@ -52,9 +59,33 @@ class Network:
     latent: int
 
     def __post_init__(self):
-        for size in (*self.hidden, self.latent):
-            if not 1 <= size <= 1 << 20:
-                raise UserError(f"size {size} of a network is not from 1 to {1 << 20}")
+        _check_sizes(*self.hidden, self.latent)
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+    """The same of a diffusion model.
+
+    Attributes:
+      hidden, steps: hidden layer sizes and number of noise levels, 1 to 2^20 each.
+    """
+
+    hidden: tuple[int, ...]
+    steps: int
+
+    def __post_init__(self):
+        _check_sizes(*self.hidden, self.steps)
+
+
+def sizes(section: ModelConfig) -> Network | Denoiser:
+    """What of a config section goes into a generator's file.
+
+    Args:
+      section: of the model.
+    """
+    if isinstance(section, DiffusionConfig):
+        return Denoiser(section.hidden, section.steps)
+    return Network(section.hidden, section.latent)
 
 
 class Stored(NamedTuple):
@@ -63,7 +94,7 @@ class Stored(NamedTuple):
     Attributes:
       path: the JSON file, for messages.
       domain, model: names, such as "vitals" and "vae".
-      network: sizes.
+      network: sizes, of the kind that the model has.
       representation: of `schema.REPRESENTATIONS`.
       schema: columns, without a client's.
       shares: f32[L], sums to 1.
@@ -73,7 +104,7 @@ class Stored(NamedTuple):
     path: str
     domain: str
     model: str
-    network: Network
+    network: Network | Denoiser
     representation: str
     schema: Schema
     shares: np.ndarray
@@ -103,7 +134,7 @@ def save_generator(
     folder: str,
     domain: str,
     model: str,
-    network: Network,
+    network: Network | Denoiser,
     representation: str,
     released: Any,
     shares: np.ndarray,
@@ -152,7 +183,8 @@ def read_generator(path: str) -> Stored:
     """
     raw = _description(path)
     try:
-        schema, network = schema_from_dict(raw["schema"], "schema"), section(Network, raw["network"], "network")
+        schema = schema_from_dict(raw["schema"], "schema")
+        network = section(Denoiser if raw["model"] == "diffusion" else Network, raw["network"], "network")
         shares = np.asarray(raw["class_shares"], np.float32)
     except (AttributeError, TypeError, ValueError) as error:  # a UserError is a ValueError
         raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error

@@ -9,50 +9,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toy
+import zoo
 
-from fedjax_health import tree
-from fedjax_health.config import GanConfig, VaeConfig
+from fedjax_health import build, checks, tree
 from fedjax_health.data.encode import Layout
 from fedjax_health.models.classifier import make_classifier
-from fedjax_health.models.gan import make_gan
-from fedjax_health.models.vae import make_vae
-from fedjax_health.models.wgan_gp import make_wgan_gp
 from fedjax_health.types import Batch
 
 pytestmark = pytest.mark.quick_compile
 
 LAYOUT = Layout(numeric=3, bits=2, blocks=(3, 2), missing=(-1, 4, -1))
-L, B = 2, 5
-HYPER = {
-    "client_learning_rate": jnp.float32(0.1),
-    "generator_learning_rate": jnp.float32(0.02),
-    "kl_weight": jnp.float32(0.7),
-    "penalty": jnp.float32(10.0),
-    "class_prior": jnp.array([0.6, 0.4], jnp.float32),
-}
-TRAIN = toy.train_config(rounds=1, rounds_per_chunk=1, cohort=1, batch_size=B, local_steps=1)
-NAMES = ("vae", "gan-split", "gan-joint", "wgan_gp-split", "wgan_gp-joint")
-
-
-def _make(name: str, layout: Layout) -> Any:
-    if name == "classifier":
-        return make_classifier(layout.dim, L, (6,))
-    if name == "vae":
-        return make_vae(layout, L, VaeConfig((6,), "auto", 2, 1.0, TRAIN))
-    kind, placement = name.split("-")
-    make = {"gan": make_gan, "wgan_gp": make_wgan_gp}[kind]
-    return make(layout, L, GanConfig((6,), "auto", 2, placement, 10.0, 2, 8, 0.02, TRAIN))
+L, B = zoo.L, 5
+HYPER, NAMES = zoo.HYPER, zoo.NAMES
 
 
 @functools.cache
 def _model(name: str) -> Any:
-    return _make(name, LAYOUT)
+    return zoo.make(name, LAYOUT)
 
 
 @functools.cache
 def _compiled(name: str):
     return jax.jit(_model(name).init), jax.jit(_model(name).field)
+
+
+def test_the_battery_is_over_every_model():
+    assert tuple(build.MODELS) == checks.MODELS and {name.split("-")[0] for name in NAMES} == set(build.MODELS)
 
 
 def _params(name: str, seed: int = 0):
@@ -176,18 +158,24 @@ def test_only_what_generates_is_released(name):
     if name == "vae":
         assert set(params.client) == {"encoder", "decoder", "scale"} and set(released) == {"decoder", "scale"}
         return
-    split = name.endswith("split")
-    assert set(params.client) == ({"critic"} if split else {"critic", "generator"})
+    if name == "diffusion":
+        _close(released, params.client, 0.0)
+        return
+    split, own = name.endswith("split"), {"encoder", "decoder"} if name.startswith("medgan") else set()
+    assert set(params.client) == {"critic", *own} | (set() if split else {"generator"})
     generator = params.server["generator"] if split else params.client["generator"]
-    _close(released, generator, 0.0)
+    if own:
+        _close(released, {"generator": generator, "decoder": params.client["decoder"]}, 0.0)
+    else:
+        _close(released, generator, 0.0)
 
 
-@pytest.mark.parametrize("name", ["gan-joint", "wgan_gp-joint"])
+@pytest.mark.parametrize("name", zoo.JOINT)
 def test_joint_placement_rescales_the_generator_direction(name):
     field, params, key = _compiled(name)[1], _params(name), jax.random.key(1)
     one = field(params, _batch(0), HYPER, key)[0]
     twice = field(params, _batch(0), {**HYPER, "generator_learning_rate": jnp.float32(0.04)}, key)[0]
-    _close(twice["critic"], one["critic"])
+    _close({**twice, "generator": 0.0}, {**one, "generator": 0.0})
     _close(twice["generator"], tree.scale(jnp.float32(2.0), one["generator"]))
 
 
@@ -207,10 +195,10 @@ def test_vae_puts_no_likelihood_on_a_missing_cell():
     assert float(update["scale"][1]) == 0.0 and float(jnp.abs(update["scale"][0])) > 0.0
 
 
-@pytest.mark.parametrize("name", ["vae", "wgan_gp-split"])
+@pytest.mark.parametrize("name", ["vae", "wgan_gp-split", "medgan-joint", "diffusion"])
 def test_a_table_without_numeric_columns_or_without_codes(name):
     for layout, columns in ((Layout(0, 1, (3,), ()), slice(4, 8)), (Layout(3, 0, (), (-1, -1, -1)), slice(0, 3))):
-        model = _make(name, layout)
+        model = zoo.make(name, layout)
         params, batch = model.init(jax.random.key(0)), _batch(0)
         batch = batch._replace(x=batch.x[:, columns])
         update, _ = jax.jit(model.field)(params, batch, HYPER, jax.random.key(1))

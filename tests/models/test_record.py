@@ -11,8 +11,10 @@ import pytest
 import toy
 
 from fedjax_health import tree
+from fedjax_health.config import DiffusionConfig
 from fedjax_health.models import record
 from fedjax_health.models.classifier import make_classifier
+from fedjax_health.models.diffusion import make_diffusion
 from fedjax_health.models.vae import make_vae
 from fedjax_health.types import Batch
 
@@ -30,6 +32,9 @@ def case(name):
         model = make_vae(
             domain.encoder.layout, schema.num_classes, dataclasses.replace(toy.vae_config(), hidden=(12, 8))
         )
+    elif name == "diffusion":
+        section = DiffusionConfig((12, 8), "auto", 10, toy.train_config())
+        model = make_diffusion(domain.encoder.layout, schema.num_classes, section)
     else:
         model = make_classifier(domain.encoder.layout.dim, schema.num_classes, (12, 8))
     rng = np.random.default_rng(0)
@@ -38,8 +43,11 @@ def case(name):
     batch = Batch(x, jnp.asarray(domain.train.label[rows], jnp.int32), jnp.asarray(rng.random(B) < 0.8))
     params = jax.tree.map(lambda leaf: leaf + 0.1, model.init(jax.random.key(1)).client)  # no bias is 0
 
+    record_loss = model.record_loss
+    assert record_loss is not None
+
     def loss(client, batch, key, ops):
-        return model.record_loss(client, batch, HYPER, key, ops)
+        return record_loss(client, batch, HYPER, key, ops)
 
     return model, loss, params, batch
 
@@ -54,7 +62,7 @@ def norms(gradients):
     return jax.vmap(tree.global_norm)(gradients)
 
 
-@pytest.mark.parametrize("name", ["vae", "classifier"])
+@pytest.mark.parametrize("name", ["vae", "diffusion", "classifier"])
 def test_norms_and_sums_equal_those_of_each_record(name):
     _, loss, params, batch = case(name)
     key = jax.random.key(3)
@@ -101,8 +109,9 @@ def test_mapped_form_gives_the_same_sum():
     assert model.record_loss is not None
 
 
-def test_field_is_the_masked_mean_of_the_records():
-    model, loss, params, batch = case("vae")
+@pytest.mark.parametrize("name", ["vae", "diffusion"])
+def test_field_is_the_masked_mean_of_the_records(name):
+    model, loss, params, batch = case(name)
     key = jax.random.key(5)
     whole = model.field(model.init(jax.random.key(1))._replace(client=params), batch, HYPER, key)[0]
     total, _, _ = record.clipped_sum(loss, params, batch, key, jnp.float32(1e9))

@@ -112,7 +112,7 @@ def encoding(parts: Parts, seed: int) -> dict[str, float]:
     """Other clients' encoded records do not depend on a client's values: the scaling is the schema's."""
     del parts
     natural = PartitionConfig("natural", 2, 1.0, 0, 0.0, 0.0, 0.0, 1.0)
-    config = DataConfig(("toy",), "", "", "diagnosis", "", "all", "stored", K, 0.2, 0.2, 0.2, K, natural)
+    config = DataConfig(("toy",), "", "", "diagnosis", "", "all", "stored", K, 0.2, 0.2, 0.2, K, "public", natural)
     table = toy.domain(num_clients=60).train
     holders = np.unique(table.client)
     table = table._replace(client=np.searchsorted(holders, table.client).astype(np.int32))

@@ -18,7 +18,7 @@ import pytest
 import toy
 from scipy import stats
 
-from fedjax_health import build, experiment, rng
+from fedjax_health import build, checks, experiment, rng
 from fedjax_health.config import from_config_dict
 from fedjax_health.data.frames import frame_from_table
 from fedjax_health.data.schema import Column, Schema
@@ -37,8 +37,7 @@ KEY = sampling_key(0, "toy", "vae")
 
 
 def network(name: str, hidden: tuple[int, ...] = (8,)):
-    section = toy.vae_config() if name == "vae" else toy.gan_config()
-    return dataclasses.replace(section, hidden=hidden)
+    return dataclasses.replace(toy.model_config(name), hidden=hidden)
 
 
 def released(name: str, seed: int):
@@ -50,16 +49,15 @@ def released(name: str, seed: int):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> pathlib.Path:
-    """The synthetic/ folder of a run of two seeds and two models, by the stage that publishes."""
+    """The synthetic/ folder of a run of two seeds and all models, by the stage that publishes."""
     config = from_config_dict(importlib.import_module("configs.base").get_config())
     config = dataclasses.replace(
         config,
-        models=("vae", "gan"),
-        vae=network("vae"),
-        gan=network("gan"),
+        models=checks.MODELS,
         seeds=2,
         seed=SEED,
         data=dataclasses.replace(config.data, representation="public"),
+        **{name: network(name) for name in checks.MODELS},
     )
     parts, trained = {}, {}
     for name in config.models:
@@ -78,7 +76,7 @@ def loaded(run):
     return load_generator(str(run / "toy_vae.generator.json"))
 
 
-@pytest.mark.parametrize("name", ["vae", "gan"])
+@pytest.mark.parametrize("name", checks.MODELS)
 def test_the_runs_own_key_gives_the_published_rows(name, run):
     table = pd.read_parquet(run / f"toy_{name}.parquet")
     key = federation_keys(rng.named_seed(SEED, f"toy/{name}", "synthesis"), 2)[0]
@@ -89,7 +87,7 @@ def test_the_runs_own_key_gives_the_published_rows(name, run):
 
 def test_nothing_but_what_is_released_goes_out(run):
     ends = ("parquet", "csv", "generator.json", "generator.npz")
-    assert set(os.listdir(run)) == {f"toy_{m}.{e}" for m in ("vae", "gan") for e in ends}
+    assert set(os.listdir(run)) == {f"toy_{m}.{e}" for m in checks.MODELS for e in ends}
     with np.load(run / "toy_vae.generator.npz", allow_pickle=False) as file:
         layers = {f"network/decoder/params/Dense_{i}/{leaf}" for i in (0, 1) for leaf in ("kernel", "bias")}
         assert set(file.files) == {"network/scale", *layers}
@@ -99,6 +97,9 @@ def test_nothing_but_what_is_released_goes_out(run):
     raw = json.loads(text)
     assert raw["class_shares"] == SHARES[0].tolist()
     assert raw["network"] == {"hidden": [8], "latent": 2}
+    assert json.loads((run / "toy_diffusion.generator.json").read_text())["network"] == {"hidden": [8], "steps": 6}
+    with np.load(run / "toy_medgan.generator.npz", allow_pickle=False) as file:
+        assert {name.split("/")[0] for name in file.files} == {"generator", "decoder"}
     assert str(SEED) not in text
 
 
@@ -229,6 +230,9 @@ KERNEL = "network/decoder/params/Dense_0/kernel"
         (lambda p: change(p, network={"hidden": [8]}), "lacks the key 'latent'"),
         (lambda p: change(p, network={"hidden": "8", "latent": 2}), "must be a list of int"),
         (lambda p: change(p, network={"hidden": [8, 0], "latent": 2}), "size 0 of a network"),
+        (lambda p: change(p, model="diffusion"), "unknown config key 'network.latent'"),
+        (lambda p: change(p, model="diffusion", network={"hidden": [8], "steps": 0}), "size 0 of a network"),
+        (lambda p: change(p, model="diffusion", network={"hidden": [8], "steps": 6}), "lacks the array"),
         (lambda p: change(p, network={"hidden": [9], "latent": 2}), "is float32[8], and"),
         (lambda p: change(p, model="vea"), "unknown model 'vea'; did you mean 'vae'?"),
         (lambda p: change(p, class_shares=[0.5, 0.2, 0.3]), "class_shares are not 2 positive numbers"),
