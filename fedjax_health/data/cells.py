@@ -16,7 +16,7 @@ from fedjax_health.data.schema import Column, Schema
 
 EVERYWHERE = 1e-3  # share of the public prior that is spread over the whole range
 PRIOR_FREEDOM = 8
-MOST_EXACT = 1 << 15  # cells of a column that is kept at its full resolution
+MOST_EXACT = 1 << 20  # cells of a column that is kept at its full resolution
 
 
 class Variable(NamedTuple):

@@ -31,13 +31,15 @@ def noisy_cumulative(
       masses: f64[n], sum over clients of their shares of each cell.
       noise_multiplier: z; 0 = exact.
       columns: J, histograms of a client that one event covers.
-      generator: source of the noise; one draw of n numbers is taken.
+      generator: source of the noise; one draw of n numbers is taken, none without noise.
 
     Returns:
       (f64[n], deviation of xi).
 
     Source: Fichtenberger, Henzinger & Upadhyay 2023, arXiv 2202.11205.
     """
+    if not noise_multiplier:
+        return np.cumsum(masses), 0.0
     root = fichtenberger(len(masses))
     deviation = noise_multiplier * float(np.linalg.norm(root)) * np.sqrt(columns)
     noise = deviation * generator.standard_normal(len(masses))
