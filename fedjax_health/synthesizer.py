@@ -66,14 +66,15 @@ class Preset:
     train: TrainConfig
 
 
-def preset(rows: int, clients: int, epsilon: float, federated: bool) -> Preset:
+def preset(count: np.ndarray, epsilon: float, federated: bool) -> Preset:
     """What `Synthesizer` trains; chosen on PhysioNet 2019 vitals (`benchmarks.quality`).
 
     Args:
-      rows, clients: of the data.
+      count: i64[K], records of each client; of one client each where training is central and a guarantee hides a row.
       epsilon: budget, infinite without a guarantee.
       federated: whether there is a client column.
     """
+    rows, clients, batch = int(count.sum()), len(count), min(16, int(count.max()))
     step: dict[str, Any] = {
         "local_steps": 1,
         "client_learning_rate": 1.0,
@@ -83,11 +84,11 @@ def preset(rows: int, clients: int, epsilon: float, federated: bool) -> Preset:
     if math.isfinite(epsilon):
         cohort = max(min(100, clients // 2), round(0.05 * clients))
         return Preset((64, 64), 4, "copula", _train(
-            **step, rounds=1000, cohort=cohort, batch_size=16, server_learning_rate=3e-3, l2_clip_norm=0.3, ema_decay=0.99,
+            **step, rounds=1000, cohort=cohort, batch_size=batch, server_learning_rate=3e-3, l2_clip_norm=0.3, ema_decay=0.99,
         ))  # fmt: skip
     if federated:
         return Preset((128, 128), 8, "scores", _train(
-            **step, rounds=2000, cohort=min(200, clients), batch_size=16, server_learning_rate=2e-3, l2_clip_norm=1e6,
+            **step, rounds=2000, cohort=min(200, clients), batch_size=batch, server_learning_rate=2e-3, l2_clip_norm=1e6,
             ema_decay=0.995, aggregation={**base.train()["aggregation"], "weighting": "examples"},
         ))  # fmt: skip
     rounds = 250 * math.ceil(min(max(150 * rows / BATCH, 2000), 12_000) / 250)
@@ -163,7 +164,7 @@ class Synthesizer:
         schema = self.schema or infer_schema(frame, self.label, self.client)
         table, _ = table_from_frame(frame, schema, None, "the frame")
         federated, private = schema.client is not None, math.isfinite(self.epsilon)
-        chosen = self.preset or preset(len(frame), int(table.client.max()) + 1, self.epsilon, federated)
+        chosen = self.preset or preset(np.bincount(table.client), self.epsilon, federated)
         if not federated and not private:
             table = _shards(table, rng.host_rng(self.seed, rng.Stream.SPREAD, "shards"))
         count = np.bincount(table.client).astype(np.int32)
