@@ -69,7 +69,7 @@ def check(c: Config) -> None:
     require(len(set(c.models)) == len(c.models), f"config models={c.models} names a model twice")
     d, p, e = c.data, c.privacy, c.evaluation
     require(len(d.domains) > 0, "config data.domains is empty; name at least one source")
-    simulated = set(d.domains) <= {"vitals", "threats"}
+    simulated = set(d.domains) <= {"vitals", "threats", "vital_stream"}
     check_choice("data.population", d.population, ("stored", "procedural"))
     check_choice("data.task", d.task, ("diagnosis", "detection"))
     require(

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fedjax_health import build, rng
+from fedjax_health.attacks.base import Attack
 from fedjax_health.attacks.domias import make_domias
 from fedjax_health.attacks.loss_threshold import make_loss_threshold
 from fedjax_health.attacks.nearest_synthetic import make_nearest_synthetic
@@ -80,6 +81,46 @@ class Pictures(NamedTuple):
                     out.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in line])
 
 
+def make_setting(config: Config, p: Prepared, promise: tuple[float, float] | None) -> suite.Setting:
+    """What the evaluation of a domain needs.
+
+    Args:
+      config: the run.
+      p: the domain.
+      promise: (epsilon, delta) of the run, or None.
+    """
+    include = p.include[:, : int(p.domain.train.client.max()) + 1]
+    return suite.Setting(p.domain, include, config.evaluation, config.seed, promise)
+
+
+def make_attacks() -> dict[str, Attack]:
+    """Membership attacks of a run, by name."""
+    return {a.name: a for a in (make_loss_threshold(), make_nearest_synthetic(), make_domias())}
+
+
+def fit_classifiers(
+    config: Config, p: Prepared, setting: suite.Setting, subjects: list[suite.Subject], mesh: Mesh
+) -> suite.Fits:
+    """The classifier trained through the federation on real, synthetic and both.
+
+    Args:
+      config: the run.
+      p: the domain.
+      setting: of its evaluation.
+      subjects: generators and their tables.
+      mesh: devices.
+    """
+    domain, train = p.domain, config.classifier.train
+    layout, classes = domain.encoder.layout, domain.schema.num_classes
+    classifier = make_classifier(layout.dim, classes, config.classifier.hidden, config.classifier.dense)
+    clients = setting.include.shape[1]
+    shared = domain._replace(population=view_population(domain.train, clients))
+    parts = build.build_parts(classifier, shared, train, config, mesh, published=False)
+    keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
+    downstream = make_downstream(parts, classifier, train, domain.train, domain.encoder, setting.include, keys)
+    return suite.fit_all(setting, subjects, downstream)
+
+
 def evaluate(
     config: Config,
     p: Prepared,
@@ -101,23 +142,10 @@ def evaluate(
       rows, pictures: added to.
       writer: TensorBoard histograms.
     """
-    domain = p.domain
-    clients = int(domain.train.client.max()) + 1
-    include = p.include[:, :clients]
-    setting = suite.Setting(domain, include, config.evaluation, config.seed, promise)
-    classifier = make_classifier(
-        domain.encoder.layout.dim, domain.schema.num_classes, config.classifier.hidden, config.classifier.dense
-    )
-    shared = domain._replace(population=view_population(domain.train, clients))
-    parts = build.build_parts(classifier, shared, config.classifier.train, config, mesh, published=False)
-    keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
-    downstream = make_downstream(
-        parts, classifier, config.classifier.train, domain.train, domain.encoder, include, keys
-    )
-    fits = suite.fit_all(setting, subjects, downstream)
+    domain, setting = p.domain, make_setting(config, p, promise)
+    fits = fit_classifiers(config, p, setting, subjects, mesh)
     useful, detected, fair = suite.task_rows(setting, fits)
-    attacks = {a.name: a for a in (make_loss_threshold(), make_nearest_synthetic(), make_domias())}
-    member, roc = suite.membership_tables(setting, subjects, fits, attacks)
+    member, roc = suite.membership_tables(setting, subjects, fits, make_attacks())
     rows["similarity"] += suite.similarity_rows(setting, subjects)
     rows["utility"] += useful
     rows["detection"] += detected

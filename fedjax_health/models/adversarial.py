@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -35,7 +36,21 @@ class Game(NamedTuple):
     penalised: bool
 
 
-def make_adversarial(layout: Layout, num_classes: int, config: GanConfig, game: Game) -> GenerativeModel:
+class Networks(NamedTuple):
+    """The two players' networks, flat in and flat out.
+
+    Attributes:
+      generator: f32[n, latent + L] -> f32[n, D].
+      critic: f32[n, D + L] -> f32[n, 1].
+    """
+
+    generator: nn.Module
+    critic: nn.Module
+
+
+def make_adversarial(
+    layout: Layout, num_classes: int, config: GanConfig, game: Game, networks: Networks | None = None
+) -> GenerativeModel:
     """A conditional GAN of the given game.
 
     Gradient penalty: E[(||d critic(x~) / d x~||_2 - 1)^2] at x~ = u x + (1 - u) fake, u ~ U(0, 1), inside the client's
@@ -46,12 +61,14 @@ def make_adversarial(layout: Layout, num_classes: int, config: GanConfig, game: 
       num_classes: L.
       config: sizes, placement, server-side generator training.
       game: losses.
+      networks: the players; None = dense layers of the sizes in `config`.
 
     Returns:
       GenerativeModel; only the generator is released.
     """
-    generator = Mlp(config.hidden, layout.dim, config.dense)
-    critic = Mlp(config.hidden, 1, config.dense)
+    generator, critic = networks or Networks(
+        Mlp(config.hidden, layout.dim, config.dense), Mlp(config.hidden, 1, config.dense)
+    )
     optimizer = optax.scale_by_adam(b1=0.0, b2=0.9)
     split = config.placement == "split"
 

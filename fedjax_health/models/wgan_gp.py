@@ -7,6 +7,8 @@ from fedjax_health.data.encode import Layout
 from fedjax_health.models.adversarial import Game, make_adversarial
 from fedjax_health.models.base import GenerativeModel
 
+GAME = Game(critic=lambda real, fake: fake - real, generator=lambda fake: -fake, penalised=True)
+
 
 def make_wgan_gp(layout: Layout, num_classes: int, config: GanConfig) -> GenerativeModel:
     """Critic: v_fake - v_real + penalty; generator: -v_fake.
@@ -16,5 +18,4 @@ def make_wgan_gp(layout: Layout, num_classes: int, config: GanConfig) -> Generat
       num_classes: L.
       config: sizes and placement.
     """
-    game = Game(critic=lambda real, fake: fake - real, generator=lambda fake: -fake, penalised=True)
-    return make_adversarial(layout, num_classes, config, game)
+    return make_adversarial(layout, num_classes, config, GAME)
