@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
         step_clip_norm=100.0,
     )
     gan.hidden, gan.latent, gan.generator_steps = (16, 32), 32, 2
-    gan.train.update(rounds=800, rounds_per_chunk=50, batch_size=12, local_steps=2, l2_clip_norm=10.0)
+    gan.train.update(rounds=800, rounds_per_chunk=50, batch_size=12, local_steps=2, l2_clip_norm=10.0, ema_decay=0.98)
     config.classifier.train.update(rounds=200, batch_size=12)
     if variant == "smoke":
         config.name = "streams_smoke"

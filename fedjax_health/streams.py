@@ -21,6 +21,7 @@ from fedjax_health.files import replacing
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.privacy.plan import write_ledger
 from fedjax_health.randomness import agree, end_randomness, keep_shares, open_randomness
+from fedjax_health.registry import lookup
 from fedjax_health.report.stream_figures import stream_figures
 from fedjax_health.results import (
     Prepared,
@@ -74,6 +75,8 @@ def run(config: Config, path: str) -> str | None:
     distributed.check_same("config", to_json(config))
     if not distributed.is_main():
         return experiment.assist(config)
+    for model in config.models:
+        lookup("model of streams", model, build.STREAM_MODELS)
     workdir.open_workdir(path, config)
     manifest = workdir.manifest(config)
     workdir.write_manifest(path, manifest)

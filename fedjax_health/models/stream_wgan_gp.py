@@ -28,7 +28,7 @@ def make_stream_wgan_gp(schema: StreamSchema, num_classes: int, config: GanConfi
     coarse_steps(steps, config.hidden)
     size = steps * channels
     networks = Networks(
-        WindowDecoder(steps, channels, config.hidden, config.dense),
+        WindowDecoder(steps, channels, config.hidden, config.dense, summed=True),
         WindowEncoder(steps, channels, config.hidden, 1, config.dense),
     )
     return make_adversarial(Layout(size, 0, (), (-1,) * size), num_classes, config, GAME, networks)

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from fedjax_health.models.dense import make_dot_general
 from fedjax_health.types import Array, UserError
 
+MOVE = 1 / 3  # of a public spread: what a sensor moves in a step, in order of magnitude
+
 
 def coarse_steps(steps: int, widths: Sequence[int]) -> int:
     """Steps left after one halving a layer.
@@ -75,12 +77,15 @@ class WindowDecoder(nn.Module):
     Attributes:
       steps, channels, hidden: as in `WindowEncoder`.
       dense: form of the first layer's product.
+      summed: whether the layers give the first step and then moves in units of MOVE, which are summed up: a window of an
+        untrained network then wanders, as sensors do, instead of jumping from step to step.
     """
 
     steps: int
     channels: int
     hidden: tuple[int, ...]
     dense: str = "auto"
+    summed: bool = False
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
@@ -92,4 +97,6 @@ class WindowDecoder(nn.Module):
         for width in widths[-2::-1]:
             pairs = nn.Dense(2 * width)(with_neighbours(nn.leaky_relu(window, 0.2)))
             window = pairs.reshape(n, 2 * pairs.shape[1], width)
+        if self.summed:
+            window = jnp.cumsum(jnp.concatenate([window[:, :1], MOVE * window[:, 1:]], axis=1), axis=1)
         return window.reshape(n, -1)

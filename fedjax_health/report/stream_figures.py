@@ -72,7 +72,7 @@ def examples(points: pd.DataFrame, windows: dict[str, pd.DataFrame], path: str) 
                 time, unit = _span(low["x"])
                 ax.fill_between(time, low["value"], high["value"], color="#d5d7da", label="Real, 5-95 % at a step")
                 ax.plot(time, middle["value"], color=model_colour("real"), linestyle=":", label="Real, median")
-                for number in range(SHOWN):
+                for number in range(min(SHOWN, int(frame["window"].max()) + 1)):
                     one = frame[frame["window"] == number]
                     colour, name = model_colour(model), f"{model_label(model)}, a window"
                     ax.plot(time, one[channel], color=colour, linewidth=0.9, alpha=0.9, label=name)
