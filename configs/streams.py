@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # widths of the convolutions, the finest first
     vae.hidden, vae.latent, vae.kl_weight = (16, 64), 8, 0.5
     vae.train.update(
-        rounds=800,
+        rounds=1_200,
         rounds_per_chunk=50,
         batch_size=12,
         client_learning_rate=0.1,
