@@ -164,7 +164,11 @@ def test_the_convolutions_are_local_and_the_same_at_every_step():
     np.testing.assert_allclose(later[2:-1], np.asarray(run(x))[1:-2], atol=1e-5)
     decoder = WindowDecoder(32, 3, (4, 6))
     z = jnp.zeros((2, 5), jnp.float32)
-    assert decoder.apply(decoder.init(jax.random.key(2), z), z).shape == (2, 32 * 3)
+    params = decoder.init(jax.random.key(2), z + 1.0)
+    plain = np.asarray(decoder.apply(params, z + 1.0)).reshape(2, 32, 3)
+    summed = np.asarray(decoder.clone(summed=True).apply(params, z + 1.0)).reshape(2, 32, 3)
+    np.testing.assert_allclose(summed[:, 0], plain[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(np.diff(summed, axis=1), plain[:, 1:] / 3, atol=1e-5)
 
 
 @functools.cache
