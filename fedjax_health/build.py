@@ -12,12 +12,15 @@ from fedjax_health.build_secure import check_private_secure, ring_graph
 from fedjax_health.config import Config, GanConfig, MedganConfig, ModelConfig, TrainConfig, VaeConfig
 from fedjax_health.data.domain import Domain, domain_from_simulator, domain_from_source
 from fedjax_health.data.mimic3 import load_mimic3
+from fedjax_health.data.non_eeg import load_non_eeg
 from fedjax_health.data.physionet2019 import load_physionet2019
 from fedjax_health.data.representation import layout_of
 from fedjax_health.data.simulator import Simulator
 from fedjax_health.data.source import Source
+from fedjax_health.data.stream_schema import StreamSchema
 from fedjax_health.data.table import load_table
 from fedjax_health.data.threats import make_threats
+from fedjax_health.data.vital_stream import make_vital_stream
 from fedjax_health.data.vitals import make_vitals
 from fedjax_health.data.wustl_ehms import load_wustl_ehms
 from fedjax_health.devices.profile import CLASSES
@@ -29,16 +32,23 @@ from fedjax_health.models.base import GenerativeModel, Trainable
 from fedjax_health.models.diffusion import make_diffusion
 from fedjax_health.models.gan import make_gan
 from fedjax_health.models.medgan import make_medgan
+from fedjax_health.models.stream_vae import make_stream_vae
+from fedjax_health.models.stream_wgan_gp import make_stream_wgan_gp
 from fedjax_health.models.vae import make_vae
 from fedjax_health.models.wgan_gp import make_wgan_gp
 from fedjax_health.registry import lookup
 from fedjax_health.threefry import root_key
 from fedjax_health.types import UserError
 
-SIMULATORS: dict[str, Callable[[], Simulator]] = {"vitals": make_vitals, "threats": make_threats}
+SIMULATORS: dict[str, Callable[[], Simulator]] = {
+    "vitals": make_vitals,
+    "threats": make_threats,
+    "vital_stream": make_vital_stream,
+}
 SOURCES: dict[str, Callable[[Config], Source]] = {
     "physionet2019": lambda c: load_physionet2019(c.data.path),
     "wustl_ehms": lambda c: load_wustl_ehms(c.data.path, c.data.features),
+    "non_eeg": lambda c: load_non_eeg(c.data.path),
     "mimic3": lambda c: load_mimic3(c.data.path, c.data.label),
     "table": lambda c: load_table(c.data.path, c.data.schema, c.data.task),
 }
@@ -50,6 +60,7 @@ MODELS: dict[str, Callable[..., GenerativeModel]] = {
     "medgan": make_medgan,
     "diffusion": make_diffusion,
 }
+STREAM_MODELS: dict[str, Callable[..., GenerativeModel]] = {"vae": make_stream_vae, "wgan_gp": make_stream_wgan_gp}
 
 
 def build_domain(name: str, config: Config) -> Domain:
@@ -90,13 +101,16 @@ def model_numbers(section: ModelConfig) -> dict[str, float]:
 
 
 def build_model(name: str, domain: Domain, config: Config) -> GenerativeModel:
-    """A generative model for a domain's columns.
+    """A generative model for a domain's columns, or for its windows where it is a stream.
 
     Args:
-      name: one of MODELS.
+      name: one of MODELS, of STREAM_MODELS for a stream.
       domain: gives the layout and the number of classes.
       config: the run.
     """
+    if isinstance(domain.schema, StreamSchema):
+        make = lookup("model of streams", name, STREAM_MODELS)
+        return make(domain.schema, domain.schema.num_classes, model_config(name, config))
     make = lookup("model", name, MODELS)
     layout = layout_of(domain.schema, config.representation)
     return make(layout, domain.schema.num_classes, model_config(name, config))

@@ -54,6 +54,7 @@ def _check_partition(p: PartitionConfig) -> None:
     require(0 < p.site_keep <= 1, f"config data.partition.site_keep={p.site_keep} must be in (0, 1]")
 
 
+STREAMS = ("vital_stream", "non_eeg")  # domains whose records are windows of a stream
 # mechanisms under which the server may see a sum over clients before it adds noise
 TRUSTED = ("none", "central_gaussian", "correlated_gaussian")
 
@@ -107,7 +108,7 @@ def check(c: Config) -> None:
     require(len(set(c.models)) == len(c.models), f"config models={c.models} names a model twice")
     d, p, e = c.data, c.privacy, c.evaluation
     require(len(d.domains) > 0, "config data.domains is empty; name at least one source")
-    simulated = set(d.domains) <= {"vitals", "threats"}
+    simulated = set(d.domains) <= {"vitals", "threats", "vital_stream"}
     check_choice("data.population", d.population, ("stored", "procedural"))
     check_choice("data.task", d.task, ("diagnosis", "detection"))
     require(

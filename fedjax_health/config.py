@@ -29,7 +29,7 @@ class DataConfig:
       reference_clients: procedural only: training clients whose records are stored for evaluation.
       representation: model space of the generators: "public" (scaled by public centres and spreads), "scores" (each numeric
         column by its distribution function to a normal one), "copula" (and uncorrelated; see `data.representation`) or
-        "auto": "copula" where clients can be asked for it (stored records, and a server that may see sums), else "public".
+        "auto": "copula" for tables where clients can be asked (stored records, a server that may see sums), else "public".
       partition: how records are dealt to training clients, for studies of heterogeneity.
     """
 
@@ -222,7 +222,7 @@ class Config:
         if self.data.representation != "auto":
             return self.data.representation
         asked = self.data.population == "stored" and self.privacy.mechanism in checks.TRUSTED
-        return "copula" if asked else "public"
+        return "copula" if asked and not set(self.data.domains) & set(checks.STREAMS) else "public"
 
 
 def from_config_dict(raw: config_dict.ConfigDict | dict[str, Any]) -> Config:

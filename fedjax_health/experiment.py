@@ -18,6 +18,7 @@ from fedjax_health.federated import distributed, sharding
 from fedjax_health.federated.federation import Data
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.prepare import load
+from fedjax_health.prepared import Prepared, kept_of
 from fedjax_health.privacy.plan import PrivacyPlan, Release, write_ledger
 from fedjax_health.randomness import (
     Randomness,
@@ -31,11 +32,9 @@ from fedjax_health.report.html import render_report
 from fedjax_health.results import (
     TABLES,
     Pictures,
-    Prepared,
     audit,
     cost_rows,
     evaluate,
-    kept_of,
     privacy_rows,
     show,
     white_box,

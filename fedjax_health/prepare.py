@@ -18,11 +18,11 @@ from fedjax_health.data.representation import QUERIES, Fitted, encode_table
 from fedjax_health.data.split import inclusion_masks
 from fedjax_health.federated import distributed, sharding
 from fedjax_health.federated.adaptive_clip import SHARE_BELOW
+from fedjax_health.prepared import Prepared
 from fedjax_health.privacy.class_prior import noisy_class_shares
 from fedjax_health.privacy.fit import client_weights, fit_representation
 from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan
 from fedjax_health.randomness import BY_SEED, Randomness, kept_arrays, kept_shares, share_normals
-from fedjax_health.results import Prepared
 
 
 def load(config: Config, randomness: Randomness = BY_SEED) -> tuple[list[Prepared], PrivacyPlan]:

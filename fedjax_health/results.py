@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,21 +13,21 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fedjax_health import build, rng
+from fedjax_health.attacks.base import Attack
 from fedjax_health.attacks.domias import make_domias
 from fedjax_health.attacks.loss_threshold import make_loss_threshold
 from fedjax_health.attacks.nearest_synthetic import make_nearest_synthetic
 from fedjax_health.config import Config
-from fedjax_health.data.domain import Domain
-from fedjax_health.data.representation import Fitted, encode_table
+from fedjax_health.data.representation import encode_table
 from fedjax_health.devices.round import METRICS
 from fedjax_health.evaluation import curves, efficiency, suite
 from fedjax_health.evaluation.downstream import make_downstream, view_population
 from fedjax_health.evaluation.rows import exact_row
 from fedjax_health.federated.canaries import together
-from fedjax_health.federated.federation import Parts
 from fedjax_health.files import replacing
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.models.classifier import make_classifier
+from fedjax_health.prepared import Prepared
 from fedjax_health.privacy import accounting
 from fedjax_health.privacy.audit import Scores, audit_rows
 from fedjax_health.privacy.plan import PrivacyPlan, Release
@@ -36,39 +36,6 @@ from fedjax_health.train.stage import Trained, federation_keys
 from fedjax_health.types import Row, Table
 
 TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness")
-
-
-class Prepared(NamedTuple):
-    """A domain with what its trainings share.
-
-    Attributes:
-      domain: data.
-      include: bool[N, K].
-      shares: f32[N, L], class shares as the run may know them.
-      parts: model name to federation.
-      data: what its population reads: shared, or with a leading axis N where each seed has a representation of its own.
-      fitted: representation of each seed, () with public scaling.
-    """
-
-    domain: Domain
-    include: np.ndarray
-    shares: np.ndarray
-    parts: dict[str, Parts]
-    data: Any = None
-    fitted: tuple[Fitted, ...] = ()
-
-
-def kept_of(prepared: Sequence[Prepared]) -> dict[str, np.ndarray]:
-    """What `randomness.keep_shares` keeps of what clients were asked for.
-
-    Args:
-      prepared: all domains.
-    """
-    kept = {p.domain.name: p.shares for p in prepared}
-    for p in prepared:
-        for field in Fitted._fields if p.fitted else ():
-            kept[f"{p.domain.name}/{field}"] = np.stack([np.asarray(getattr(f, field)) for f in p.fitted])
-    return kept
 
 
 class Pictures(NamedTuple):
@@ -98,6 +65,46 @@ class Pictures(NamedTuple):
                     out.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in line])
 
 
+def make_setting(config: Config, p: Prepared, promise: tuple[float, float] | None) -> suite.Setting:
+    """What the evaluation of a domain needs.
+
+    Args:
+      config: the run.
+      p: the domain.
+      promise: (epsilon, delta) of the run, or None.
+    """
+    include = p.include[:, : int(p.domain.train.client.max()) + 1]
+    return suite.Setting(p.domain, include, config.evaluation, config.seed, promise)
+
+
+def make_attacks() -> dict[str, Attack]:
+    """Membership attacks of a run, by name."""
+    return {a.name: a for a in (make_loss_threshold(), make_nearest_synthetic(), make_domias())}
+
+
+def fit_classifiers(
+    config: Config, p: Prepared, setting: suite.Setting, subjects: list[suite.Subject], mesh: Mesh
+) -> suite.Fits:
+    """The classifier trained through the federation on real, synthetic and both.
+
+    Args:
+      config: the run.
+      p: the domain.
+      setting: of its evaluation.
+      subjects: generators and their tables.
+      mesh: devices.
+    """
+    domain, train = p.domain, config.classifier.train
+    layout, classes = domain.encoder.layout, domain.schema.num_classes
+    classifier = make_classifier(layout.dim, classes, config.classifier.hidden, config.classifier.dense)
+    clients = setting.include.shape[1]
+    shared = domain._replace(population=view_population(domain.train, clients))
+    parts = build.build_parts(classifier, shared, train, config, mesh, published=False)
+    keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
+    downstream = make_downstream(parts, classifier, train, domain.train, domain.encoder, setting.include, keys)
+    return suite.fit_all(setting, subjects, downstream)
+
+
 def evaluate(
     config: Config,
     p: Prepared,
@@ -119,23 +126,10 @@ def evaluate(
       rows, pictures: added to.
       writer: TensorBoard histograms.
     """
-    domain = p.domain
-    clients = int(domain.train.client.max()) + 1
-    include = p.include[:, :clients]
-    setting = suite.Setting(domain, include, config.evaluation, config.seed, promise)
-    classifier = make_classifier(
-        domain.encoder.layout.dim, domain.schema.num_classes, config.classifier.hidden, config.classifier.dense
-    )
-    shared = domain._replace(population=view_population(domain.train, clients))
-    parts = build.build_parts(classifier, shared, config.classifier.train, config, mesh, published=False)
-    keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
-    downstream = make_downstream(
-        parts, classifier, config.classifier.train, domain.train, domain.encoder, include, keys
-    )
-    fits = suite.fit_all(setting, subjects, downstream)
+    domain, setting = p.domain, make_setting(config, p, promise)
+    fits = fit_classifiers(config, p, setting, subjects, mesh)
     useful, detected, fair = suite.task_rows(setting, fits)
-    attacks = {a.name: a for a in (make_loss_threshold(), make_nearest_synthetic(), make_domias())}
-    member, roc = suite.membership_tables(setting, subjects, fits, attacks)
+    member, roc = suite.membership_tables(setting, subjects, fits, make_attacks())
     rows["similarity"] += suite.similarity_rows(setting, subjects)
     rows["utility"] += useful
     rows["detection"] += detected

@@ -48,9 +48,10 @@ def _run(connect: Callable[[], None]) -> str | None:
         if config.quick_compile:  # read when the first device is used, so not too late here
             os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
         connect()
-        from fedjax_health import experiment  # after the devices are set
+        from fedjax_health import experiment, streams  # after the devices are set
 
-        return experiment.run(config, _WORKDIR.value or os.path.join("runs", config.name))
+        run = streams.run if streams.has_streams(config) else experiment.run
+        return run(config, _WORKDIR.value or os.path.join("runs", config.name))
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import inspect
-import pathlib
 
 import pytest
 import test_config
 
+from configs import base
 from fedjax_health import checks, checks_training
 from fedjax_health.config import from_config_dict
 from fedjax_health.types import UserError
 
-
-def _base():
-    path = pathlib.Path(__file__).parents[1] / "configs" / "base.py"
-    spec = importlib.util.spec_from_file_location("base_config_of_checks", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config().to_dict()
-
-
-BASE = _base()
+BASE = base.get_config().to_dict()
 OPEN = {"privacy.mechanism": "none"}  # no privacy: the rules of the accountant are silent
 RECORDS = {"privacy.mechanism": "record_gaussian"} | {f"{name}.train.local": "epochs" for name in checks.MODELS}
 LOCAL = {"privacy.mechanism": "local_gaussian"}

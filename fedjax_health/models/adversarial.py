@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -72,15 +73,16 @@ class Maker(NamedTuple):
     loss: Callable[[dict[str, Params], Array, Array], Array] | None
 
 
-def make_direct(layout: Layout, num_classes: int, config: GanConfig) -> Maker:
-    """A generator whose outputs are the row: MLP of noise z ~ N(0, I) and label.
+def make_direct(layout: Layout, num_classes: int, config: GanConfig, network: nn.Module | None = None) -> Maker:
+    """A generator whose outputs are the row: a network of noise z ~ N(0, I) and label.
 
     Args:
       layout: meaning of the D axis.
       num_classes: L.
       config: sizes.
+      network: f32[n, latent + L] -> f32[n, D]; None = dense layers of the sizes in `config`.
     """
-    network = Mlp(config.hidden, layout.dim, config.dense)
+    network = network or Mlp(config.hidden, layout.dim, config.dense)
 
     def init(key: Array) -> tuple[Params, dict[str, Params]]:
         return network.init(key, jnp.zeros((1, config.latent + num_classes), jnp.float32)), {}
@@ -93,7 +95,12 @@ def make_direct(layout: Layout, num_classes: int, config: GanConfig) -> Maker:
 
 
 def make_adversarial(
-    layout: Layout, num_classes: int, config: GanConfig, game: Game, maker: Maker | None = None
+    layout: Layout,
+    num_classes: int,
+    config: GanConfig,
+    game: Game,
+    maker: Maker | None = None,
+    critic: nn.Module | None = None,
 ) -> GenerativeModel:
     """A conditional GAN of the given game.
 
@@ -109,12 +116,13 @@ def make_adversarial(
       config: sizes, placement, server-side generator training.
       game: losses.
       maker: how rows are made; None = `make_direct`.
+      critic: f32[n, D + L] -> f32[n, K]; None = dense layers of the sizes in `config`.
 
     Returns:
       GenerativeModel; only what makes rows is released.
     """
     maker = maker or make_direct(layout, num_classes, config)
-    critic = Mlp(config.hidden, game.outputs, config.dense)
+    critic = critic or Mlp(config.hidden, game.outputs, config.dense)
     split = config.placement == "split"
     centring = split and config.discriminator_steps == "adaptive" and not game.centred
 

@@ -17,9 +17,9 @@ from fedjax_health.federated.adaptive_clip import SHARE_BELOW
 from fedjax_health.federated.canaries import with_canaries
 from fedjax_health.models.classifier import make_classifier
 from fedjax_health.prepare import plan_privacy
+from fedjax_health.prepared import Prepared
 from fedjax_health.privacy.accounting import epsilon_of
 from fedjax_health.privacy.audit_estimate import estimate_epsilon
-from fedjax_health.results import Prepared
 from fedjax_health.threefry import root_key
 from fedjax_health.train.checkpoint import Checkpoints
 from fedjax_health.train.loop import make_train

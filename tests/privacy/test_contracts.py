@@ -24,8 +24,8 @@ from fedjax_health.data.source import Source
 from fedjax_health.federated import cohort
 from fedjax_health.federated.federation import Parts
 from fedjax_health.federation_config import PartitionConfig
+from fedjax_health.prepared import Prepared
 from fedjax_health.randomness import BY_SEED
-from fedjax_health.results import Prepared
 from fedjax_health.train import loop
 from fedjax_health.types import Table
 

@@ -21,11 +21,11 @@ from fedjax_health.config import PrivacyConfig
 from fedjax_health.federated.cohort import make_full, make_poisson
 from fedjax_health.federated.federation import init_state
 from fedjax_health.federated.round import make_round
+from fedjax_health.prepared import Prepared
 from fedjax_health.privacy import accounting, groups, renyi, second_opinion
 from fedjax_health.privacy.event_fields import event_fields, event_of
 from fedjax_health.privacy.plan import Release, make_plan
 from fedjax_health.privacy.revealed import RevealedSampledDpEvent
-from fedjax_health.results import Prepared
 from fedjax_health.threefry import root_key
 from fedjax_health.transforms.base import Keys
 from fedjax_health.transforms.distributed import LEAST_STEPS, MOST_SLACK, grid_step, make_noise_grid, slack

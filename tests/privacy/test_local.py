@@ -18,12 +18,12 @@ from dp_accounting import GaussianDpEvent
 from fedjax_health import prepare
 from fedjax_health.config import PrivacyConfig
 from fedjax_health.federated.cohort import make_full, make_poisson
+from fedjax_health.prepared import Prepared
 from fedjax_health.privacy import accounting
 from fedjax_health.privacy.class_prior import noisy_class_shares
 from fedjax_health.privacy.plan import Release, make_plan, write_ledger
 from fedjax_health.privacy.revealed import RevealedSampledDpEvent
 from fedjax_health.randomness import BY_SEED
-from fedjax_health.results import Prepared
 from fedjax_health.types import Table
 from launch import budget
 

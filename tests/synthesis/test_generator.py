@@ -23,7 +23,7 @@ from fedjax_health.config import from_config_dict
 from fedjax_health.data.frames import frame_from_table
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.federated.sharding import make_mesh
-from fedjax_health.results import Prepared
+from fedjax_health.prepared import Prepared
 from fedjax_health.synthesis import generator as generators
 from fedjax_health.synthesis.generator import load_generator, sampling_key
 from fedjax_health.synthesis.generator_file import Network, save_generator
