@@ -87,9 +87,8 @@ def run(config: Config, path: str) -> str | None:
                 stages = [f"{domain}/{model}" for domain in config.data.domains for model in config.models]
                 mine = open_randomness(config.privacy.randomness, path, stages)
                 randomness = agree(mine, config.privacy.randomness)
-                prepared, plan = load(config, randomness)
+                prepared, plan = load(config, randomness, manifest.setdefault("notes", {}))
                 keep_shares(randomness, path, kept_of(prepared))
-                manifest["notes"] = {p.domain.name: list(p.domain.notes) for p in prepared if p.domain.notes}
             rows: dict[str, list[Row]] = {name: [] for name in TABLES}
             pictures = Pictures([], [], [])
             mesh = sharding.make_local_mesh()

@@ -25,15 +25,20 @@ from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan
 from fedjax_health.randomness import BY_SEED, Randomness, kept_arrays, kept_shares, share_normals
 
 
-def load(config: Config, randomness: Randomness = BY_SEED) -> tuple[list[Prepared], PrivacyPlan]:
+def load(
+    config: Config, randomness: Randomness = BY_SEED, notes: dict[str, list[str]] | None = None
+) -> tuple[list[Prepared], PrivacyPlan]:
     """The data of every domain with its federations, over the devices of all processes, and the noise for the whole run.
 
     Args:
       config: the run.
       randomness: of the run.
+      notes: takes each domain's notes as soon as it is loaded, so that they are there even if the plan cannot be.
     """
     mesh = sharding.make_mesh()
     bare = [bare_domain(name, config, mesh) for name in config.data.domains]
+    if notes is not None:
+        notes |= {p.domain.name: list(p.domain.notes) for p in bare if p.domain.notes}
     plan = plan_privacy(config, bare)
     prepared = [measure(p, plan, config, randomness) for p in bare]
     for p in prepared:

@@ -62,7 +62,7 @@ def test_every_published_value_comes_back_as_it_was(kind, spread):
     exact = [0, 1, 2, 3]  # bytes are kept in cells a thousandth wide, shares without any resolution
     np.testing.assert_array_equal(back[:, exact], values[:, exact])
     np.testing.assert_allclose(back[:, 4], values[:, 4], rtol=2e-3, atol=1.0)
-    np.testing.assert_allclose(back[:, 5], values[:, 5], atol=1e-4)
+    np.testing.assert_allclose(back[:, 5], values[:, 5], atol=5e-4)
 
 
 def test_scores_are_normal_though_a_quarter_of_the_values_are_one_and_uncorrelated_if_asked():

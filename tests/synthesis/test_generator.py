@@ -99,7 +99,7 @@ def test_nothing_but_what_is_released_goes_out(run):
     assert raw["network"] == {"hidden": [8], "latent": 2}
     assert json.loads((run / "toy_diffusion.generator.json").read_text())["network"] == {"hidden": [8], "steps": 6}
     with np.load(run / "toy_medgan.generator.npz", allow_pickle=False) as file:
-        assert {name.split("/")[0] for name in file.files} == {"generator", "decoder"}
+        assert {name.split("/")[1] for name in file.files} == {"generator", "decoder"}
     assert str(SEED) not in text
 
 
@@ -225,7 +225,7 @@ KERNEL = "network/decoder/params/Dense_0/kernel"
         (lambda p: p.unlink(), "toy_vae.generator.json cannot be read"),
         (_cut, "generator.json is not JSON"),
         (lambda p: p.write_text("[]"), "has format None"),
-        (lambda p: change(p, format=2), "has format 2 and this version of fedjax_health reads 1"),
+        (lambda p: change(p, format=1), "has format 1 and this version of fedjax_health reads 2"),
         (lambda p: change(p, network=None), "lacks the key 'network'"),
         (lambda p: change(p, network={"hidden": [8]}), "lacks the key 'latent'"),
         (lambda p: change(p, network={"hidden": "8", "latent": 2}), "must be a list of int"),

@@ -75,5 +75,5 @@ def test_compiled_once_for_every_release_share_and_size():
     sample = make_sampler(MODEL, decoder_of(SCHEMA, "public"))
     TRACES.clear()
     for rows, shares in ((5, SHARES), (CHUNK + 5, SHARES[::-1].copy()), (2, SHARES)):
-        sample(jnp.float32(rows), shares, jax.random.key(rows), rows)
+        sample(Published(jnp.float32(rows)), shares, jax.random.key(rows), rows)
     assert len(TRACES) == 1
