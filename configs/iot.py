@@ -20,6 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = base.get_config()
     config.name = "iot"
     config.data.domains = ("vitals", "threats")
+    config.data.representation = "public"  # in which its published figures were measured
     if variant == "smoke":
         config.name = "iot_smoke"
         config.quick_compile = True

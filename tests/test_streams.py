@@ -44,7 +44,7 @@ def test_a_model_without_a_temporal_form_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mechanism", ["none", "central_gaussian"])
+@pytest.mark.parametrize("mechanism", [pytest.param("none", marks=pytest.mark.long), "central_gaussian"])
 def test_a_run_makes_its_files(tmp_path, mechanism):
     run = tmp_path / "run"
     assert streams.run(smoke(mechanism=mechanism), str(run)) == str(run / "tables" / "streams.csv")

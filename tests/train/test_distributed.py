@@ -205,6 +205,7 @@ def test_values_of_process_0_arrive_bit_for_bit_and_differences_are_named(tmp_pa
         assert code == 2 and "error: process 1 has another table than process 0" in error, error[-3000:]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_whole_command(tmp_path):
     small = ("--config.seeds=1", "--config.data.domains=('vitals',)", "--config.models=('vae',)")
