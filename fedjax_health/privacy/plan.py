@@ -160,6 +160,7 @@ class PrivacyPlan:
         c = self.config
         common: dict[str, Any] = {"unit": self.unit, "relation": self.relation, "mechanism": c.mechanism}
         common["randomness"] = c.randomness
+        common["asked_of_clients"] = ["class shares", *QUERY_NAMES[: self.queries]]
         common["server_sees_sums_of"] = min((r.least for r in self.releases), default=1)
         if not self.formal:
             names = ("epsilon_total", "epsilon_rdp", "epsilon_replace_one", "delta_replace_one")

@@ -104,13 +104,16 @@ def _parties(ledger: Mapping[str, Any]) -> list[Party]:
     limit = (
         "the promise above, whatever they know and compute" if formal else "nothing proven; the measured attacks only"
     )
+    asked = ", ".join(ledger.get("asked_of_clients", ["class shares"]))
     server = Party(
-        "the server", f"every single update as it arrives, and who sent it{noise}", "trusted: no secure aggregation"
+        "the server",
+        f"every single update as it arrives, who sent it, and {asked} of each client{noise}",
+        "trusted: no secure aggregation",
     )
     if (least := ledger.get("server_sees_sums_of", 1)) > 1:
         server = Party(
             "the server",
-            f"sums of at least {least} clients' clipped updates, who took part, and class shares before their noise{noise}",
+            f"sums of at least {least} clients' clipped updates, who took part, and {asked} before their noise{noise}",
             "simulated: all masks come from one key that the program knows, which shows the flow of data and secures nothing; "
             "trusted until the protocol with real keys runs",
         )

@@ -115,3 +115,12 @@ def test_the_server_sees_sums_with_secure_aggregation_and_updates_without(tmp_pa
         party = server(ledger | {"server_sees_sums_of": 9})
         assert party.sees.startswith("sums of at least 9 clients' clipped updates, who took part")
         assert ("draws the noise" in party.sees) == (ledger is FORMAL) and party.limit.startswith("simulated")
+
+
+@pytest.mark.parametrize("least", [1, 9])
+def test_what_clients_are_asked_for_besides_updates_is_named(tmp_path, least):
+    asked = {"asked_of_clients": ["class shares", "distribution functions"], "server_sees_sums_of": least}
+    _, made = checks(tmp_path, {}, FORMAL | asked)
+    assert "class shares, distribution functions" in made.parties[1].sees
+    _, made = checks(tmp_path, {}, FORMAL | {"server_sees_sums_of": least})
+    assert "class shares" in made.parties[1].sees and "distribution" not in made.parties[1].sees
