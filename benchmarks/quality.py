@@ -129,8 +129,8 @@ def start_of(fitted: Synthesizer, schema: Schema, rows: int, seed: int) -> Table
     x = generator.standard_normal((rows, len(VITALS) + 1)).astype(np.float32)
     x[:, -1] = made["Gender"].astype(int).to_numpy()
     plain = published.fitted._replace(own=np.tile(normal_knots(), (len(VITALS), 1)).astype(np.float32))
-    values = np.asarray(jax.jit(make_decode(schema))(x, plain))
     label = (generator.random(rows) < shares[1]).astype(np.int32)
+    values = np.asarray(jax.jit(make_decode(schema))(x, label, plain))
     return Table(values, label, np.arange(rows, dtype=np.int32))
 
 

@@ -223,7 +223,7 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
         tables = []
         for s in range(config.seeds):
             network = jax.tree.map(lambda leaf, s=s: leaf[s], state.average)
-            fitted = calibrated_by(draw, network, p.shares[s], keys[s], p.fitted[s]) if p.fitted else ()
+            fitted = calibrated_by(draw, network, p.shares[s], keys[s], kind, p.fitted[s]) if p.fitted else ()
             released = Published(network, fitted)
             table = sample(released, p.shares[s], keys[s], max(total, wanted))
             if s == 0:

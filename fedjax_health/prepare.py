@@ -139,7 +139,14 @@ def class_shares(p: Prepared, config: Config, randomness: Randomness, seed: int,
     return noisy_class_shares(p.domain.train, include, classes, noise, normals, local, records)
 
 
-def fit(p: Prepared, plan: PrivacyPlan, config: Config, randomness: Randomness, seed: int, records: bool) -> Fitted:
+def fit(
+    p: Prepared,
+    plan: PrivacyPlan,
+    config: Config,
+    randomness: Randomness,
+    seed: int,
+    records: bool,
+) -> Fitted:
     """The representation of one seed.
 
     Args:
@@ -152,10 +159,11 @@ def fit(p: Prepared, plan: PrivacyPlan, config: Config, randomness: Randomness, 
     """
     train, name = p.domain.train, p.domain.name
     there = p.include[seed][train.client]
-    values, client = train.values[there], train.client[there]
+    values, label, client = train.values[there], train.label[there], train.client[there]
     weight = np.ones(len(client)) if records else client_weights(client)
     return fit_representation(
         values,
+        label,
         weight,
         p.domain.schema,
         config.representation,
@@ -174,7 +182,8 @@ def padded(fitted: Sequence[Fitted]) -> tuple[Fitted, ...]:
     most = max(np.shape(f.edges)[1] for f in fitted)
 
     def pad(array: Any) -> np.ndarray:
-        return np.pad(array, ((0, 0), (0, most - array.shape[1])), mode="edge")
+        width = [(0, 0)] * (array.ndim - 1) + [(0, most - array.shape[-1])]
+        return np.pad(array, width, mode="edge")
 
     return tuple(f._replace(edges=pad(f.edges), below=pad(f.below)) for f in fitted)
 
@@ -188,8 +197,11 @@ def stores(domain: Domain, kind: str, fitted: Sequence[Fitted], seed: int) -> St
       fitted: of the seeds.
       seed: of the run; spreads values over their resolution.
     """
+    train = domain.train
     x = [
-        encode_table(domain.train.values, domain.schema, kind, f, rng.host_rng(seed, rng.Stream.SPREAD, domain.name))
+        encode_table(
+            train.values, train.label, domain.schema, kind, f, rng.host_rng(seed, rng.Stream.SPREAD, domain.name)
+        )
         for f in fitted
     ]
     many = jax.tree.map(

@@ -238,15 +238,16 @@ def white_box(
     """
     score, public = jax.jit(model.score), jax.jit(p.domain.encoder.encode)
 
-    def encode(values: np.ndarray, s: int) -> Any:
+    def encode(table: Table, s: int) -> Any:
+        values = table.values.astype(np.float32)
         if not p.fitted:
             return public(values)
-        return encode_table(values, p.domain.schema, kind, p.fitted[s], None)
+        return encode_table(values, table.label, p.domain.schema, kind, p.fitted[s], None)
 
     def of(table: Table, s: int) -> np.ndarray:
         mine = jax.tree.map(lambda leaf: leaf[s], params)
         key = rng.stream_key(keys[s], 0, rng.Stream.ATTACK)
-        return np.asarray(score(mine, encode(table.values.astype(np.float32), s), table.label, key), np.float64)
+        return np.asarray(score(mine, encode(table, s), table.label, key), np.float64)
 
     return of
 

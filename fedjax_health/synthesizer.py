@@ -184,7 +184,7 @@ class Synthesizer:
         store = Store(jnp.asarray(x), jnp.asarray(table.label), jnp.asarray(offset), jnp.asarray(count))
         network = self._train(parts, chosen.train, plan, shares, store)
         key = root_key(rng.named_seed(self.seed, "table", "vae", "calibrate"))
-        fitted = calibrated_by(jax.jit(model.sample), network, shares, key, fitted)
+        fitted = calibrated_by(jax.jit(model.sample), network, shares, key, chosen.representation, fitted)
         self.ledger = plan.ledger({release.stage: chosen.train.rounds})
         self.schema = schema
         self._published = (
@@ -261,8 +261,10 @@ class Synthesizer:
         weight = np.ones(len(table.label)) if records else client_weights(table.client)
         spread = rng.host_rng(self.seed, rng.Stream.SPREAD, "table")
         kind = chosen.representation
-        fitted = fit_representation(table.values, weight, schema, kind, plan.statistics_noise, normals, spread)
-        return shares, fitted, encode_table(table.values, schema, kind, fitted, spread)
+        fitted = fit_representation(
+            table.values, table.label, weight, schema, kind, plan.statistics_noise, normals, spread
+        )
+        return shares, fitted, encode_table(table.values, table.label, schema, kind, fitted, spread)
 
     def _train(self, parts: Any, train: TrainConfig, plan: PrivacyPlan, shares: np.ndarray, store: Store) -> Any:
         """The averaged network that is released."""

@@ -1,11 +1,12 @@
 """Model space made of the data's own distribution: normal scores of every numeric column, uncorrelated if asked.
 
-    score = Phi^-1(F(value)), F piecewise linear over the column's public cells; x = L^-1 score, L L^T = their correlation
+    score = Phi^-1(F_y(value)), F piecewise linear over the column's public cells
+    x = L_y^-1 score, L L^T = correlation of the scores of class y
 
 A value is spread evenly over its resolution before F is applied, so that scores are normal whatever plateaus and spikes a
 column has, and each published value comes back in its own share. Decoding is exact: a score in a value's interval gives that
-value. With L, standard normal x is a Gaussian copula: a generator that has learnt nothing starts there. F and L come from
-`privacy.fit`, noise included.
+value. With "copula" F and L are those of each class, and standard normal x is a Gaussian copula by class: a generator that has
+learnt nothing starts there. With "scores" all classes have one F, and L = 1. Both come from `privacy.fit`, noise included.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from fedjax_health.data.cells import Variable, kept, variables
 from fedjax_health.data.encode import Layout, make_encoder
@@ -33,9 +34,9 @@ class Fitted(NamedTuple):
 
     Attributes:
       edges: f32[J, n], edges of the cells, in the unit; rows repeat their last edge.
-      below: f32[J, n], F at the edges, 0 to 1.
-      factor: f32[J, J], L, lower triangular; the identity for "scores".
-      own: f32[J, KNOTS], a generator's own scores at the fixed quantiles; the normal ones without calibration.
+      below: f32[L, J, n], F of each class at the edges, 0 to 1.
+      factor: f32[L, J, J], L, lower triangular; the identity for "scores".
+      own: f32[L, J, KNOTS], a generator's own scores at the fixed quantiles; the normal ones without calibration.
     """
 
     edges: Any
@@ -61,12 +62,17 @@ def layout_of(schema: Schema, kind: str) -> Layout:
 
 
 def scores_of(
-    own: np.ndarray, parts: tuple[Variable, ...], fitted: Fitted, spread: np.random.Generator | None
+    own: np.ndarray,
+    label: np.ndarray,
+    parts: tuple[Variable, ...],
+    fitted: Fitted,
+    spread: np.random.Generator | None,
 ) -> np.ndarray:
     """Normal scores of what is kept: f64[M, J], NaN = missing.
 
     Args:
       own: f64[M, J], of `cells.kept`.
+      label: i32[M].
       parts: of `cells.variables`.
       fitted: distribution functions.
       spread: spreads published values over their resolution; None = the middle of it, the same every time.
@@ -74,13 +80,20 @@ def scores_of(
     out = np.empty_like(own)
     for j, v in enumerate(parts):
         value = own[:, j] + (v.step * (spread.random(len(own)) - 0.5) if spread is not None else 0.0)
-        edges, below = np.asarray(fitted.edges[j], np.float64), np.asarray(fitted.below[j], np.float64)
-        out[:, j] = ndtri(np.clip(np.interp(value, edges, below), TAIL, 1.0 - TAIL))
+        edges = np.asarray(fitted.edges[j], np.float64)
+        for c, below in enumerate(np.asarray(fitted.below, np.float64)[:, j]):
+            mine = label == c
+            out[mine, j] = ndtri(np.clip(np.interp(value[mine], edges, below), TAIL, 1.0 - TAIL))
     return out
 
 
 def encode_table(
-    values: np.ndarray, schema: Schema, kind: str, fitted: Fitted, spread: np.random.Generator | None
+    values: np.ndarray,
+    label: np.ndarray,
+    schema: Schema,
+    kind: str,
+    fitted: Fitted,
+    spread: np.random.Generator | None,
 ) -> np.ndarray:
     """Records to model space: f32[M, F] in units -> f32[M, D].
 
@@ -88,7 +101,7 @@ def encode_table(
     records; its bit says that it was missing), with "scores" it is 0.
 
     Args:
-      values: as in `Table`.
+      values, label: as in `Table`.
       schema: the columns.
       kind: "scores" or "copula".
       fitted: of `fit_representation`.
@@ -97,10 +110,11 @@ def encode_table(
     parts = variables(schema)
     encoder = make_encoder(schema)
     x = np.array(jax.jit(encoder.encode)(jnp.asarray(values, jnp.float32)))
-    scores = scores_of(kept(values, parts), parts, fitted, spread)
+    scores = scores_of(kept(values, parts), label, parts, fitted, spread)
     if kind == "copula":
-        factor = np.asarray(fitted.factor, np.float64)
-        scores = np.linalg.solve(factor, _filled(scores, factor @ factor.T, spread).T).T
+        for c, factor in enumerate(np.asarray(fitted.factor, np.float64)):
+            mine = label == c
+            scores[mine] = np.linalg.solve(factor, _filled(scores[mine], factor @ factor.T, spread).T).T
     x[:, : len(parts)] = np.nan_to_num(scores, nan=0.0)
     return x
 
@@ -124,8 +138,8 @@ def _filled(scores: np.ndarray, rho: np.ndarray, spread: np.random.Generator | N
     return out
 
 
-def make_decode(schema: Schema) -> Callable[[Array, Fitted], Array]:
-    """Model space back to units, for any `Fitted` of the schema: (x f32[M, D], Fitted) -> f32[M, F].
+def make_decode(schema: Schema) -> Callable[[Array, Array, Fitted], Array]:
+    """Model space back to units, for any `Fitted` of the schema: (x f32[M, D], label i32[M], Fitted) -> f32[M, F].
 
     Args:
       schema: ranges, resolutions and bounds, all of which hold by construction.
@@ -139,12 +153,17 @@ def make_decode(schema: Schema) -> Callable[[Array, Fitted], Array]:
 
     order = sorted(range(len(parts)), key=depth)  # what bounds a column comes before it
 
-    def decode(x: Array, fitted: Fitted) -> Array:
+    def of_class(x: Array, fitted: Fitted) -> Array:
+        normal = jax.vmap(lambda s, own: _line(s, own, knots), (1, 0), 1)(x @ fitted.factor.T, fitted.own)
+        return jax.vmap(jnp.interp, (1, 0, 0), 1)(jax.scipy.stats.norm.cdf(normal), fitted.below, fitted.edges)
+
+    def decode(x: Array, label: Array, fitted: Fitted) -> Array:
         count = len(parts)
         rest = encoder.decode(jnp.concatenate([jnp.zeros_like(x[:, :count]), x[:, count:]], -1))
-        scores = x[:, :count] @ fitted.factor.T
-        normal = jax.vmap(lambda s, own: _line(s, own, knots), (1, 0), 1)(scores, fitted.own)
-        value = jax.vmap(jnp.interp, (1, 0, 0), 1)(jax.scipy.stats.norm.cdf(normal), fitted.below, fitted.edges)
+        value = jnp.zeros_like(x[:, :count])
+        for c in range(schema.num_classes):  # every class's way for every row: L times the work, and no table a row
+            mine = Fitted(fitted.edges, *(leaf[c] for leaf in fitted[1:]))
+            value = jnp.where((label == c)[:, None], of_class(x[:, :count], mine), value)
         for j in order:
             if (v := parts[j]).other >= 0:
                 above = encoder.settle(value)[:, dimension[v.other]]
@@ -170,7 +189,7 @@ def _line(score: Array, own: Array, knots: Array) -> Array:
     return inside + beyond
 
 
-def calibrated(fitted: Fitted, x: np.ndarray) -> Fitted:
+def calibrated(fitted: Fitted, kind: str, x: np.ndarray, label: np.ndarray) -> Fitted:
     """The representation with a generator's own marginal scores taken out: quantiles of its rows are mapped to normal ones.
 
     Reads generated rows only, so it costs no privacy budget. The marginals of what is decoded are then those of F, whatever the
@@ -178,11 +197,13 @@ def calibrated(fitted: Fitted, x: np.ndarray) -> Fitted:
 
     Args:
       fitted: before.
-      x: f32[M, D], many rows of the generator in model space.
+      kind: "scores", where all classes have one F, or "copula", where each has its own.
+      x: f32[M, D], many rows of the generator in model space, of every class.
+      label: i32[M], their classes, in their own shares for "scores".
     """
-    variables_ = fitted.factor.shape[0]
-    scores = np.asarray(x[:, :variables_], np.float64) @ np.asarray(fitted.factor, np.float64).T
-    share = np.clip(jax.device_get(jax.scipy.stats.norm.cdf(jnp.asarray(normal_knots(), jnp.float32))), 0.0, 1.0)
-    own = np.quantile(scores, np.asarray(share, np.float64), axis=0).T
-    rising = own + 1e-6 * np.arange(KNOTS)[None, :]  # a generator that has collapsed has equal quantiles
+    own = np.empty(np.shape(fitted.own))
+    for c, factor in enumerate(np.asarray(fitted.factor, np.float64)):
+        rows = x[:, : len(factor)] if kind == "scores" else x[label == c, : len(factor)]
+        own[c] = np.quantile(rows.astype(np.float64) @ factor.T, ndtr(normal_knots()), axis=0).T
+    rising = own + 1e-6 * np.arange(KNOTS)  # a generator that has collapsed has equal quantiles
     return fitted._replace(own=rising.astype(np.float32))

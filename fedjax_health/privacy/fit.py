@@ -7,13 +7,14 @@ from collections.abc import Callable
 import dp_accounting
 import numpy as np
 
-from fedjax_health.data.cells import edges_of, kept, prior_of, variables
+from fedjax_health.data.cells import EVERYWHERE, edges_of, kept, prior_of, variables
 from fedjax_health.data.representation import Fitted, normal_knots, scores_of
 from fedjax_health.data.schema import Schema
-from fedjax_health.privacy.histogram import correlation_of, noisy_cumulative, noisy_products, smooth
+from fedjax_health.privacy.histogram import correlation_of, noisy_cumulative, noisy_products, reconciled, smooth
 from fedjax_health.types import Normals, UserError
 
 MOST_NOISY = 1024  # cells of a column under noise
+SPLIT = float(np.sqrt(2.0))  # of two answers of one query, each with so much more noise
 
 
 def client_weights(client: np.ndarray) -> np.ndarray:
@@ -44,6 +45,7 @@ def statistics_noise(epsilon: float, delta: float, share: float, queries: int) -
 
 def fit_representation(
     values: np.ndarray,
+    label: np.ndarray,
     weight: np.ndarray,
     schema: Schema,
     kind: str,
@@ -51,10 +53,15 @@ def fit_representation(
     normals: Callable[[str], Normals],
     spread: np.random.Generator,
 ) -> Fitted:
-    """Distribution functions and correlation from sums over clients (see `privacy.histogram`).
+    """Distribution functions and correlations from sums over clients (see `privacy.histogram`).
+
+    With "copula" each query is asked for all records and for those of each class, and both answers are reconciled. A client's
+    weights sum to 1 over all its classes, so the answers of the classes together move by no more than the whole's, and with
+    sqrt(2) times the noise on each the two are one Gaussian mechanism of multiplier z.
 
     Args:
       values: f32[M, F], records of the clients that exist.
+      label: i32[M], their classes.
       weight: f64[M], of records: 1 / (records of the client) each, or all 1 without privacy.
       schema: their columns.
       kind: "scores" or "copula".
@@ -70,29 +77,80 @@ def fit_representation(
         raise UserError(
             f"data.representation={kind!r} of {schema.name!r} needs a numeric column and a record; set it to 'public'"
         )
+    classes, count = schema.num_classes, len(parts)
+    by_class = kind == "copula"
+    noise = noise_multiplier * (SPLIT if by_class else 1.0)
     own, found = kept(values, parts), []
     for j, v in enumerate(parts):
-        edges = edges_of(v, MOST_NOISY) if noise_multiplier else edges_of(v)
-        here = ~np.isnan(own[:, j])
-        place = np.clip(np.searchsorted(edges, own[here, j], side="right") - 1, 0, len(edges) - 2)
-        masses = np.bincount(place, weights=weight[here], minlength=len(edges) - 1)
-        cumulative, deviation = noisy_cumulative(masses, noise_multiplier, len(parts), normals(f"cells {j}"))
+        edges = edges_of(v, MOST_NOISY) if noise else edges_of(v)
+        masses = _masses(own[:, j], label, weight, edges, classes)
+        whole, deviation = noisy_cumulative(masses.sum(0), noise, count, normals(f"cells {j}"))
         each = v.step > 0 and np.isclose(edges[1] - edges[0], v.step) and np.isclose(edges[-1] - edges[-2], v.step)
-        masses = smooth(cumulative, deviation, prior_of(v, edges), bool(each))
-        below = np.concatenate([[0.0], np.cumsum(masses)])
-        # a column without a value is spread over its range
-        below = below / below[-1] if below[-1] > 0 else np.linspace(0.0, 1.0, len(edges))
-        density = masses / np.diff(edges)
-        turns = np.flatnonzero(np.diff(density, prepend=-1.0, append=-1.0))  # cells of equal density in a row are one
-        found.append((edges[turns], below[turns]))
+        if not by_class:
+            shared = smooth(whole, deviation, prior_of(v, edges), bool(each))
+            densities = np.tile(shared, (classes, 1))
+        else:
+            asked = [noisy_cumulative(m, noise, count, normals(f"cells {j} {c}"))[0] for c, m in enumerate(masses)]
+            whole, asked, less = reconciled(whole, np.stack(asked))
+            shared = smooth(whole, deviation * less, prior_of(v, edges), bool(each))
+            # what a class is taken for until it shows
+            known = shared + EVERYWHERE * max(shared.sum(), 1e-9) / len(shared)
+            densities = np.stack([smooth(a, deviation * less, known / known.sum(), False) for a in asked])
+        found.append(_functions(edges, densities, shared))
     most = max(len(e) for e, _ in found)
     edges = np.stack([np.pad(e, (0, most - len(e)), mode="edge") for e, _ in found]).astype(np.float32)
-    below = np.stack([np.pad(b, (0, most - len(b)), mode="edge") for _, b in found]).astype(np.float32)
-    own_scores = np.tile(normal_knots(), (len(parts), 1)).astype(np.float32)
-    fitted = Fitted(edges, below, np.eye(len(parts), dtype=np.float32), own_scores)
-    if kind == "scores":
+    below = np.stack([np.pad(b, ((0, 0), (0, most - b.shape[1])), mode="edge") for _, b in found], 1)
+    factor = np.tile(np.eye(count, dtype=np.float32), (classes, 1, 1))
+    own_scores = np.tile(normal_knots(), (classes, count, 1)).astype(np.float32)
+    fitted = Fitted(edges, below.astype(np.float32), factor, own_scores)
+    if not by_class:
         return fitted
     gaps = any(schema.inputs[v.column].nullable or (v.other >= 0 and schema.inputs[v.other].nullable) for v in parts)
-    scores = scores_of(own, parts, fitted, spread)
-    rho = correlation_of(*noisy_products(scores, weight, noise_multiplier, gaps, normals("products")))
+    rho = _correlations(scores_of(own, label, parts, fitted, spread), label, weight, classes, noise, gaps, normals)
     return fitted._replace(factor=np.linalg.cholesky(rho).astype(np.float32))
+
+
+def _masses(own: np.ndarray, label: np.ndarray, weight: np.ndarray, edges: np.ndarray, classes: int) -> np.ndarray:
+    """Weight of each class's records in each cell, f64[L, n]."""
+    here = ~np.isnan(own)
+    cells = len(edges) - 1
+    place = np.clip(np.searchsorted(edges, own[here], side="right") - 1, 0, cells - 1)
+    flat = np.bincount(label[here] * cells + place, weights=weight[here], minlength=classes * cells)
+    return flat.reshape(classes, cells)
+
+
+def _functions(edges: np.ndarray, densities: np.ndarray, shared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Edges and distribution functions [L, .] there; a class without a value has all classes' function."""
+    masses = np.where(densities.sum(1, keepdims=True) > 0, densities, shared)
+    below = np.pad(np.cumsum(masses, 1), ((0, 0), (1, 0)))
+    if not (below[:, -1] > 0).all():  # a column without a value is spread over its range
+        below = np.tile(np.linspace(0.0, 1.0, len(edges)), (len(masses), 1))
+    below = below / below[:, -1:]
+    density = np.diff(below) / np.diff(edges)
+    changes = (np.diff(density, prepend=-1.0, append=-1.0) != 0).any(0)  # cells of equal density in a row are one
+    return edges[changes], below[:, changes]
+
+
+def _correlations(
+    scores: np.ndarray,
+    label: np.ndarray,
+    weight: np.ndarray,
+    classes: int,
+    noise: float,
+    gaps: bool,
+    normals: Callable[[str], Normals],
+) -> np.ndarray:
+    """Correlation of each class's scores, f64[L, J, J], the closer to that of all the less is known of it."""
+    products, pairs, deviation = noisy_products(scores, weight, noise, gaps, normals("products"))
+    asked = [
+        noisy_products(scores[label == c], weight[label == c], noise, gaps, normals(f"products {c}"))
+        for c in range(classes)
+    ]
+    products, of_class, less = reconciled(products, np.stack([a[0] for a in asked]))
+    pairs, class_pairs, _ = (
+        reconciled(pairs, np.stack([a[1] for a in asked])) if gaps else (pairs, [pairs] * classes, 1)
+    )
+    shared = correlation_of(products, pairs, deviation * less)
+    return np.stack(
+        [correlation_of(p, n, deviation * less, shared) for p, n in zip(of_class, class_pairs, strict=True)]
+    )

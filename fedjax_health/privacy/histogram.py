@@ -141,24 +141,53 @@ def noisy_products(
     return sums[0], sums[1] if gaps else np.ones_like(sums[0]), float(deviation)
 
 
-def correlation_of(products: np.ndarray, pairs: np.ndarray, deviation: float) -> np.ndarray:
+def reconciled(whole: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """A noisy total and its L noisy parts made to add up, by least squares: p_l + (w - sum p) / (L + 1).
+
+    Args:
+      whole: f64[...].
+      parts: f64[L, ...], with noise of the same size in every cell.
+
+    Returns:
+      (their sum, the parts, deviation of the noise of either as a multiple of what it was: sqrt(L / (L + 1))).
+    """
+    count = len(parts)
+    better = parts + (whole - parts.sum(0)) / (count + 1)
+    return better.sum(0), better, float(np.sqrt(count / (count + 1)))
+
+
+def correlation_of(
+    products: np.ndarray, pairs: np.ndarray, deviation: float, towards: np.ndarray | None = None
+) -> np.ndarray:
     """A correlation matrix near noisy moments: normalised, with eigenvalues no smaller than the noise's own.
 
     The noise's spectral norm is about d sqrt(2 J) over the sum of weights; an eigenvalue below it is not known, and whitening
-    by it would blow the scores up.
+    by it would blow the scores up. What differs from a correlation of more records is shrunk by what its noise, and the
+    number of records, explain.
 
     Args:
       products, pairs, deviation: of `noisy_products`.
+      towards: f64[J, J], of more records; None = there is none.
 
     Returns:
       f64[J, J], positive definite, 1 on the diagonal; columns that are never present together are independent.
+
+    Source: James & Stein 1961, "Estimation with quadratic loss".
     """
     seen = pairs > 1e-3 * np.max(pairs)
     moments = np.divide(products, pairs, out=np.zeros_like(products), where=seen)
     scale = np.sqrt(np.maximum(np.diag(moments), 1e-6))
     rho = np.clip(moments / np.outer(scale, scale), -1.0, 1.0)
     np.fill_diagonal(rho, 1.0)
-    floor = max(LEAST_EIGENVALUE, deviation * np.sqrt(2.0 * len(rho)) / max(float(np.mean(np.diag(products))), 1e-9))
+    held = max(float(np.mean(np.diag(products))), 1e-9)  # scores have mean square 1
+    floor = max(LEAST_EIGENVALUE, deviation * np.sqrt(2.0 * len(rho)) / held)
+    if towards is not None:
+        excess = rho - towards
+        free = max(len(rho) * (len(rho) - 1) // 2 - 2, 0)
+        explained = free * (0.5 * (deviation / held) ** 2 + 1.0 / held)
+        keep = max(0.0, 1.0 - explained / max(float(np.sum(np.triu(excess, 1) ** 2)), 1e-12))
+        rho = towards + keep * excess
+        floor = max(LEAST_EIGENVALUE, keep * floor)
     values, vectors = np.linalg.eigh(rho)
     rho = (vectors * np.maximum(values, floor)) @ vectors.T
     scale = np.sqrt(np.diag(rho))

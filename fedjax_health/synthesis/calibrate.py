@@ -19,22 +19,25 @@ STREAM_AT = 1 << 30  # place in the synthesis stream: the rows that are publishe
 
 
 def calibrated_by(
-    draw: Callable[[Any, Array, Array], Array], network: Any, shares: np.ndarray, key: Array, fitted: Fitted
+    draw: Callable[[Any, Array, Array], Array], network: Any, shares: np.ndarray, key: Array, kind: str, fitted: Fitted
 ) -> Fitted:
-    """`representation.calibrated` by 131,072 rows with the given class shares.
+    """`representation.calibrated` by 131,072 rows; in the given class shares where all classes share one function.
 
     Args:
       draw: `GenerativeModel.sample`, compiled.
       network: what the model releases.
       shares: f32[L], class shares.
       key: typed key of the seed's synthesis.
+      kind: "scores" or "copula".
       fitted: before.
     """
-    rows = []
+    weights = shares if kind == "scores" else np.ones(len(shares))
+    rows, labels = [], []
     for call in range(CALLS):
         key_y, key_x = jax.random.split(rng.stream_key(key, STREAM_AT + call, rng.Stream.SYNTHESIS))
-        label = jax.random.categorical(key_y, jnp.log(jnp.asarray(shares, jnp.float32)), shape=(ROWS,)).astype(
+        label = jax.random.categorical(key_y, jnp.log(jnp.asarray(weights, jnp.float32)), shape=(ROWS,)).astype(
             jnp.int32
         )
         rows.append(np.asarray(draw(network, label, key_x)))
-    return calibrated(fitted, np.concatenate(rows))
+        labels.append(np.asarray(label))
+    return calibrated(fitted, kind, np.concatenate(rows), np.concatenate(labels))

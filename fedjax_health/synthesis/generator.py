@@ -180,8 +180,9 @@ def _fitted_shapes(stored: Stored, numeric: int) -> Any:
         return ()
     edges = stored.arrays.get("fitted/edges", np.zeros((numeric, 2)))
     cells = edges.shape[-1] if edges.ndim == 2 else 2
-    shape = jax.ShapeDtypeStruct
-    return Fitted(*(shape((numeric, width), np.dtype("float32")) for width in (cells, cells, numeric, KNOTS)))
+    classes = stored.schema.num_classes
+    sizes = [(numeric, cells)] + [(classes, numeric, width) for width in (cells, numeric, KNOTS)]
+    return Fitted(*(jax.ShapeDtypeStruct(size, np.dtype("float32")) for size in sizes))
 
 
 def _section(model: str, network: Network | Denoiser) -> ModelConfig:

@@ -24,7 +24,7 @@ from fedjax_health.files import replacing, write_text
 from fedjax_health.sections import section
 from fedjax_health.types import UserError
 
-FORMAT = 2
+FORMAT = 3
 ENDING = ".generator.json"
 _KEYS = (
     "format",

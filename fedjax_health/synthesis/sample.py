@@ -36,7 +36,9 @@ class Published(NamedTuple):
     fitted: Any = ()
 
 
-Decode = Callable[[Array, Any], Array]  # (x f32[M, D], Published.fitted) -> values f32[M, F] in units
+Decode = Callable[
+    [Array, Array, Any], Array
+]  # (x f32[M, D], label i32[M], Published.fitted) -> values f32[M, F] in units
 
 
 def decoder_of(schema: Schema, kind: str) -> Decode:
@@ -48,7 +50,7 @@ def decoder_of(schema: Schema, kind: str) -> Decode:
     """
     if kind == "public":
         decode = make_encoder(schema).decode
-        return lambda x, fitted: decode(x)
+        return lambda x, label, fitted: decode(x)
     return make_decode(schema)
 
 
@@ -58,7 +60,7 @@ def _make_draw(model: GenerativeModel, decode: Decode) -> Callable[[Published, A
     def draw(released: Published, shares: Array, key: Array) -> tuple[Array, Array]:
         key_y, key_x = jax.random.split(key)
         label = jax.random.categorical(key_y, jnp.log(shares), shape=(CHUNK,)).astype(jnp.int32)
-        return decode(model.sample(released.network, label, key_x), released.fitted), label
+        return decode(model.sample(released.network, label, key_x), label, released.fitted), label
 
     return draw
 
