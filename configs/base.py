@@ -128,6 +128,7 @@ def get_config() -> Any:
                 "dense": "auto",
                 "latent": 6,
                 "kl_weight": 0.7,
+                "decoder": "independent",
                 "train": train(
                     rounds=600,
                     rounds_per_chunk=50,

@@ -86,6 +86,12 @@ def _check_models(c: Config) -> None:
         )
         positive(name, model, "penalty", "generator_steps", "generator_batch", "generator_learning_rate")
     require(c.vae.kl_weight > 0, f"config vae.kl_weight={c.vae.kl_weight} must be positive")
+    check_choice("vae.decoder", c.vae.decoder, ("independent", "causal"))
+    require(
+        c.vae.decoder == "independent" or not set(c.data.domains) & set(STREAMS),
+        f"config vae.decoder={c.vae.decoder!r} is for tables: the decoder of a stream goes through time as it is; set it to "
+        "'independent'",
+    )
     positive("medgan", c.medgan, "reconstruction_weight")
     steps = c.diffusion.steps
     require(2 <= steps <= 1000, f"config diffusion.steps={steps} must be from 2 to 1000; 50 is usual")

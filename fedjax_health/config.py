@@ -58,6 +58,7 @@ class VaeConfig:
       dense: form of the layers' products: "auto" (by backend), "outer" or "dot".
       kl_weight: weight of the KL term.
       train: how it is trained.
+      decoder: "independent" cells given the latent, or "causal", each given those before it; of tables, not of streams.
     """
 
     hidden: tuple[int, ...]
@@ -65,6 +66,7 @@ class VaeConfig:
     latent: int
     kl_weight: float
     train: TrainConfig
+    decoder: str = "independent"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from fedjax_health import build, rng, workdir
 from fedjax_health.config import Config, to_json
+from fedjax_health.data.representation import layout_of
 from fedjax_health.evaluation import efficiency, suite
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.federated import distributed, sharding
@@ -216,14 +217,14 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
         state = trained[stage].state
         kind = config.representation
         sample = make_sampler(model, decoder_of(p.domain.schema, kind))
-        draw = jax.jit(model.sample)
+        draw, missing = jax.jit(model.sample), layout_of(p.domain.schema, kind).missing
         keys = federation_keys(rng.named_seed(config.seed, stage, "synthesis"), config.seeds)
         total = len(p.domain.train.label)
         wanted = config.evaluation.synthetic_rows or min(total, MOST_SYNTHETIC_ROWS)
         tables = []
         for s in range(config.seeds):
             network = jax.tree.map(lambda leaf, s=s: leaf[s], state.average)
-            fitted = calibrated_by(draw, network, p.shares[s], keys[s], kind, p.fitted[s]) if p.fitted else ()
+            fitted = calibrated_by(draw, network, p.shares[s], keys[s], kind, missing, p.fitted[s]) if p.fitted else ()
             released = Published(network, fitted)
             table = sample(released, p.shares[s], keys[s], max(total, wanted))
             if s == 0:

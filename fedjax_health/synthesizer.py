@@ -184,7 +184,9 @@ class Synthesizer:
         store = Store(jnp.asarray(x), jnp.asarray(table.label), jnp.asarray(offset), jnp.asarray(count))
         network = self._train(parts, chosen.train, plan, shares, store)
         key = root_key(rng.named_seed(self.seed, "table", "vae", "calibrate"))
-        fitted = calibrated_by(jax.jit(model.sample), network, shares, key, chosen.representation, fitted)
+        fitted = calibrated_by(
+            jax.jit(model.sample), network, shares, key, chosen.representation, layout.missing, fitted
+        )
         self.ledger = plan.ledger({release.stage: chosen.train.rounds})
         self.schema = schema
         self._published = (

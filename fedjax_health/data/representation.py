@@ -189,7 +189,7 @@ def _line(score: Array, own: Array, knots: Array) -> Array:
     return inside + beyond
 
 
-def calibrated(fitted: Fitted, kind: str, x: np.ndarray, label: np.ndarray) -> Fitted:
+def calibrated(fitted: Fitted, kind: str, x: np.ndarray, label: np.ndarray, missing: tuple[int, ...]) -> Fitted:
     """The representation with a generator's own marginal scores taken out: quantiles of its rows are mapped to normal ones.
 
     Reads generated rows only, so it costs no privacy budget. The marginals of what is decoded are then those of F, whatever the
@@ -200,10 +200,15 @@ def calibrated(fitted: Fitted, kind: str, x: np.ndarray, label: np.ndarray) -> F
       kind: "scores", where all classes have one F, or "copula", where each has its own.
       x: f32[M, D], many rows of the generator in model space, of every class.
       label: i32[M], their classes, in their own shares for "scores".
+      missing: of the layout: where a column's missing bit is, whose scores say nothing; -1 = it has none.
     """
     own = np.empty(np.shape(fitted.own))
     for c, factor in enumerate(np.asarray(fitted.factor, np.float64)):
-        rows = x[:, : len(factor)] if kind == "scores" else x[label == c, : len(factor)]
-        own[c] = np.quantile(rows.astype(np.float64) @ factor.T, ndtr(normal_knots()), axis=0).T
+        rows = x if kind == "scores" else x[label == c]
+        scores = rows[:, : len(factor)].astype(np.float64) @ factor.T
+        for j, score in enumerate(scores.T):
+            there = rows[:, missing[j]] < 0.5 if missing[j] >= 0 else np.ones(len(rows), bool)
+            # of a column that is always missing nothing is decoded
+            own[c, j] = np.quantile(score[there], ndtr(normal_knots())) if there.any() else normal_knots()
     rising = own + 1e-6 * np.arange(KNOTS)  # a generator that has collapsed has equal quantiles
     return fitted._replace(own=rising.astype(np.float32))

@@ -124,10 +124,22 @@ def drawn(layout: Layout, out: Array, scale: Array, keys: tuple[Array, Array, Ar
       f32[n, D].
     """
     noise = jax.random.normal(keys[0], (out.shape[0], layout.numeric))
-    bits = jax.random.bernoulli(keys[1], jax.nn.sigmoid(out[:, bit_slice(layout)])).astype(jnp.float32)
-    parts = [out[:, : layout.numeric] + scale[None, :] * noise, bits]
+    codes = drawn_codes(layout, out[:, layout.numeric :], keys[1], keys[2])
+    return jnp.concatenate([out[:, : layout.numeric] + scale[None, :] * noise, codes], -1)
+
+
+def drawn_codes(layout: Layout, logits: Array, key_bits: Array, key_blocks: Array) -> Array:
+    """Independent Bernoulli and categorical draws, f32[n, bits + blocks].
+
+    Args:
+      layout: meaning of the D axis.
+      logits: f32[n, bits + blocks].
+      key_bits, key_blocks: of the draws.
+    """
+    parts = [jax.random.bernoulli(key_bits, jax.nn.sigmoid(logits[:, : layout.bits])).astype(jnp.float32)]
     for i, block in enumerate(block_slices(layout)):
-        choice = jax.random.categorical(jax.random.fold_in(keys[2], i), out[:, block])
+        own = logits[:, block.start - layout.numeric : block.stop - layout.numeric]
+        choice = jax.random.categorical(jax.random.fold_in(key_blocks, i), own)
         parts.append(jax.nn.one_hot(choice, block.stop - block.start, dtype=jnp.float32))
     return jnp.concatenate(parts, -1)
 
@@ -142,9 +154,20 @@ def surprise(layout: Layout, x: Array, out: Array, scale: Array) -> Array:
       scale: f32[n, numeric] or f32[1, numeric], standard deviations.
     """
     numeric = 0.5 * jnp.square((x[:, : layout.numeric] - out[:, : layout.numeric]) / scale) + jnp.log(scale)
-    loss = jnp.sum(numeric * present(layout, x), -1)
-    bits, logits = x[:, bit_slice(layout)], out[:, bit_slice(layout)]
-    loss += jnp.sum(jax.nn.softplus(logits) - bits * logits, -1)
+    codes = surprise_of_codes(layout, x[:, layout.numeric :], out[:, layout.numeric :])
+    return jnp.sum(numeric * present(layout, x), -1) + codes
+
+
+def surprise_of_codes(layout: Layout, codes: Array, logits: Array) -> Array:
+    """-log p(codes | logits) in nats: Bernoulli and categorical; f32[n].
+
+    Args:
+      layout: meaning of the D axis.
+      codes, logits: f32[n, bits + blocks].
+    """
+    bits, of_bits = codes[:, : layout.bits], logits[:, : layout.bits]
+    loss = jnp.sum(jax.nn.softplus(of_bits) - bits * of_bits, -1)
     for block in block_slices(layout):
-        loss -= jnp.sum(x[:, block] * jax.nn.log_softmax(out[:, block]), -1)
+        own = slice(block.start - layout.numeric, block.stop - layout.numeric)
+        loss -= jnp.sum(codes[:, own] * jax.nn.log_softmax(logits[:, own]), -1)
     return loss

@@ -19,7 +19,13 @@ STREAM_AT = 1 << 30  # place in the synthesis stream: the rows that are publishe
 
 
 def calibrated_by(
-    draw: Callable[[Any, Array, Array], Array], network: Any, shares: np.ndarray, key: Array, kind: str, fitted: Fitted
+    draw: Callable[[Any, Array, Array], Array],
+    network: Any,
+    shares: np.ndarray,
+    key: Array,
+    kind: str,
+    missing: tuple[int, ...],
+    fitted: Fitted,
 ) -> Fitted:
     """`representation.calibrated` by 131,072 rows; in the given class shares where all classes share one function.
 
@@ -29,6 +35,7 @@ def calibrated_by(
       shares: f32[L], class shares.
       key: typed key of the seed's synthesis.
       kind: "scores" or "copula".
+      missing: of the layout of `kind`.
       fitted: before.
     """
     weights = shares if kind == "scores" else np.ones(len(shares))
@@ -40,4 +47,4 @@ def calibrated_by(
         )
         rows.append(np.asarray(draw(network, label, key_x)))
         labels.append(np.asarray(label))
-    return calibrated(fitted, kind, np.concatenate(rows), np.concatenate(labels))
+    return calibrated(fitted, kind, np.concatenate(rows), np.concatenate(labels), missing)

@@ -145,7 +145,7 @@ def test_a_generators_own_margins_are_taken_out():
     x[:, :5] = rng.gamma(2.0, 0.5, (len(x), 5)) - 0.3  # skewed, shifted, too narrow
     label = np.zeros(len(x), np.int32)
     label[::4] = 1
-    better = calibrated(fitted, "copula", x, label)
+    better = calibrated(fitted, "copula", x, label, (-1,) * 5)
     assert better.own.shape == (2, 5, KNOTS)
     plain, mended = (np.asarray(DECODE(x, label, f)) for f in (fitted, better))
     values = records()
@@ -156,7 +156,7 @@ def test_a_generators_own_margins_are_taken_out():
             < 0.03
             < scipy.stats.ks_2samp(plain[:, j], there).statistic
         )
-    collapsed = calibrated(fitted, "copula", np.zeros_like(x), label)
+    collapsed = calibrated(fitted, "copula", np.zeros_like(x), label, (-1,) * 5)
     assert np.isfinite(np.asarray(DECODE(x[:100], label[:100], collapsed))[:, 3:]).all()
 
 
@@ -199,3 +199,17 @@ def test_decoding_is_compiled_once_for_all_seeds():
     x, label, fitted = jnp.zeros((4, make_encoder(SCHEMA).layout.dim)), jnp.zeros(4, jnp.int32), fit(records())
     once(x, label, fitted), once(x, label, fitted._replace(below=fitted.below + 0))
     assert traces == 1
+
+
+def test_scores_of_missing_cells_do_not_move_a_generators_margins():
+    fitted, missing = fit(records(), "scores"), make_encoder(SCHEMA).layout.missing
+    j = next(k for k, bit in enumerate(missing) if bit >= 0)
+    rng = np.random.default_rng(6)
+    x = np.zeros((20_000, make_encoder(SCHEMA).layout.dim), np.float32)
+    x[:, :5] = rng.standard_normal((len(x), 5))
+    label, there = np.zeros(len(x), np.int32), calibrated(fitted, "scores", x, np.zeros(len(x), np.int32), missing)
+    gone = rng.random(len(x)) < 0.6
+    x[gone, missing[j]], x[gone, j] = 1.0, 7.0
+    found = calibrated(fitted, "scores", x, label, missing)
+    np.testing.assert_allclose(found.own[:, j, 5:-5], there.own[:, j, 5:-5], atol=0.25)
+    assert (calibrated(fitted, "scores", x, label, (-1,) * 5).own[:, j, KNOTS // 2] > 6).all()  # the test can fail
