@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import zipfile
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -77,6 +77,15 @@ class Denoiser:
         _check_sizes(*self.hidden, self.steps)
 
 
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """The same of a model without a network."""
+
+
+Sizes: TypeAlias = Network | Denoiser | Nothing
+SIZES: dict[str, type[Sizes]] = {"diffusion": Denoiser, "copula": Nothing}  # of the models that have no Network
+
+
 def sizes(section: ModelConfig) -> Network | Denoiser:
     """What of a config section goes into a generator's file.
 
@@ -104,7 +113,7 @@ class Stored(NamedTuple):
     path: str
     domain: str
     model: str
-    network: Network | Denoiser
+    network: Sizes
     representation: str
     schema: Schema
     shares: np.ndarray
@@ -134,7 +143,7 @@ def save_generator(
     folder: str,
     domain: str,
     model: str,
-    network: Network | Denoiser,
+    network: Sizes,
     representation: str,
     released: Any,
     shares: np.ndarray,
@@ -184,7 +193,7 @@ def read_generator(path: str) -> Stored:
     raw = _description(path)
     try:
         schema = schema_from_dict(raw["schema"], "schema")
-        network = section(Denoiser if raw["model"] == "diffusion" else Network, raw["network"], "network")
+        network = section(SIZES.get(raw["model"], Network), raw["network"], "network")
         shares = np.asarray(raw["class_shares"], np.float32)
     except (AttributeError, TypeError, ValueError) as error:  # a UserError is a ValueError
         raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
