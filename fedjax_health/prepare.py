@@ -60,6 +60,18 @@ def bare_domain(name: str, config: Config, mesh: Any) -> Prepared:
     domain = build.build_domain(name, config)
     size = domain.population.size
     include = inclusion_masks(size, config.data.audit_fraction, config.seeds, config.seed, name)
+    return with_federations(domain, include, config, mesh)
+
+
+def with_federations(domain: Domain, include: np.ndarray, config: Config, mesh: Any) -> Prepared:
+    """A domain with one federation a model; nothing is asked of clients yet.
+
+    Args:
+      domain: whose clients.
+      include: bool[N, K], who exists in each seed.
+      config: the run.
+      mesh: devices.
+    """
     parts = {
         model: build.build_parts(
             build.build_model(model, domain, config), domain, build.model_config(model, config).train, config, mesh

@@ -156,7 +156,8 @@ def budget(request: Request, spent: Spent | None = None) -> dict[str, Any]:
       JSON-ready: the request's fields, "sampling_probability", "delta", "epsilon_after" (rounds -> epsilon), the figures of
       `figures.published`, and with `spent` "epsilon_spent", "rounds_left" (of this noise and sampler, the plan's histograms
       included); with `copula`
-      "epsilon_copula", of the statistics alone; with `trials` "epsilon_tuned", of the best of a sweep (see `tuning.tuned_epsilon`).
+      "epsilon_copula", of the statistics alone; with `trials` "epsilon_tuned", of the best of a sweep (see
+      `tuning.tuned_epsilon`).
 
     Raises:
       UserError: a value out of range, a target that cannot be met, accountants that contradict each other.
