@@ -8,8 +8,9 @@ noise       the contracts of the private round on the toy domain, a repeat a see
             seeds each;
 bugs        every bug of `tests/privacy/test_seeded_bugs.py`: how many contracts or checks turn red (the one that must is in
             the name; 0 = not caught), the share caught, and how many contracts turn red on the code as it is, over the seeds;
-accounting, secagg, audit, observers, dp_sgd
-            of `benchmarks.accounting`, `.secagg`, `.audit`, `.observers` and `.dp_sgd`, each in a process of its own.
+accounting, secagg, audit, observers, canary_records, dp_sgd
+            of `benchmarks.accounting`, `.secagg`, `.audit`, `.observers`, `.canary_records` and `.dp_sgd`, each in a process of
+            its own.
 
 The contracts are those of the tests, and so is their strict mode: 4 host devices, and the `dev` packages must be there.
 """
@@ -28,7 +29,7 @@ from typing import Any
 from benchmarks import report, work
 
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "dp-accounting")
-ELSEWHERE = ("accounting", "secagg", "audit", "observers", "dp_sgd")
+ELSEWHERE = ("accounting", "secagg", "audit", "observers", "canary_records", "dp_sgd")
 CLEAN_SEEDS, FEW_SEEDS = 20, 5
 SUMMED = ("secure", "distributed")
 

@@ -28,7 +28,8 @@ from fedjax_health.devices.round import DeviceLayer, make_devices, make_ideal
 from fedjax_health.federated.canaries import with_canaries
 from fedjax_health.federated.federation import Parts
 from fedjax_health.models.acgan import make_acgan
-from fedjax_health.models.base import GenerativeModel, Trainable
+from fedjax_health.models.base import GenerativeModel, OneShot, Trainable
+from fedjax_health.models.copula import make_copula
 from fedjax_health.models.diffusion import make_diffusion
 from fedjax_health.models.gan import make_gan
 from fedjax_health.models.medgan import make_medgan
@@ -60,6 +61,7 @@ MODELS: dict[str, Callable[..., GenerativeModel]] = {
     "medgan": make_medgan,
     "diffusion": make_diffusion,
 }
+ONE_SHOTS: dict[str, Callable[..., OneShot]] = {"copula": make_copula}  # nothing of them is trained
 STREAM_MODELS: dict[str, Callable[..., GenerativeModel]] = {"vae": make_stream_vae, "wgan_gp": make_stream_wgan_gp}
 
 
@@ -79,6 +81,15 @@ def build_domain(name: str, config: Config) -> Domain:
     if not config.data.path:
         raise UserError(f"domain {name!r} needs its files; give their place with --config.data.path=PATH")
     return domain_from_source(name, load(config), config.data, config.seed)  # pyright: ignore[reportArgumentType,reportCallIssue]
+
+
+def trained(config: Config) -> tuple[str, ...]:
+    """The models of a run that clients train; the others are statistics alone.
+
+    Args:
+      config: the run.
+    """
+    return tuple(model for model in config.models if model not in ONE_SHOTS)
 
 
 def model_config(name: str, config: Config) -> ModelConfig:
@@ -114,6 +125,18 @@ def build_model(name: str, domain: Domain, config: Config) -> GenerativeModel:
     make = lookup("model", name, MODELS)
     layout = layout_of(domain.schema, config.representation)
     return make(layout, domain.schema.num_classes, model_config(name, config))
+
+
+def build_one_shot(name: str, domain: Domain, config: Config) -> OneShot:
+    """A generator of a domain's columns that is not trained.
+
+    Args:
+      name: one of ONE_SHOTS.
+      domain: gives the layout and the number of classes.
+      config: the run.
+    """
+    make = lookup("one-shot model", name, ONE_SHOTS)
+    return make(layout_of(domain.schema, config.representation), domain.schema.num_classes)
 
 
 def build_parts(

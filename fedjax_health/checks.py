@@ -17,6 +17,8 @@ MECHANISMS = (
 )  # fmt: skip
 GANS = ("gan", "wgan_gp", "acgan", "medgan")
 MODELS = ("vae", *GANS, "diffusion")
+DECODERS = ("independent", "causal")  # of a VAE
+ONE_SHOTS = ("copula",)  # models of statistics alone, which nobody trains
 
 
 def _check_devices(d: DevicesConfig, private: bool) -> None:
@@ -59,6 +61,30 @@ STREAMS = ("vital_stream", "non_eeg")  # domains whose records are windows of a 
 TRUSTED = ("none", "central_gaussian", "correlated_gaussian")
 
 
+def _check_one_shots(c: Config) -> None:
+    given = f"config models={c.models} holds 'copula', "
+    streams = [domain for domain in c.data.domains if domain in STREAMS]
+    require(
+        not streams,
+        f"{given}which has no windows such as those of data.domains={streams}; leave it out or take a domain of tables",
+    )
+    require(
+        c.privacy.mechanism in TRUSTED,
+        f"{given}whose statistics the server sees as sums before their noise, which privacy.mechanism="
+        f"{c.privacy.mechanism!r} does not allow; leave it out or set privacy.mechanism to 'central_gaussian'",
+    )
+    require(
+        c.data.population == "stored",
+        f"{given}which asks clients for statistics, and data.population={c.data.population!r} has none to be asked; leave it "
+        "out or set data.population to 'stored'",
+    )
+    require(
+        c.representation == "copula",
+        f"{given}which is drawn in the space of data.representation='copula' and not {c.data.representation!r}; leave it out "
+        "or set data.representation to 'copula'",
+    )
+
+
 def _check_models(c: Config) -> None:
     for name in MODELS:
         model = getattr(c, name)
@@ -86,7 +112,7 @@ def _check_models(c: Config) -> None:
         )
         positive(name, model, "penalty", "generator_steps", "generator_batch", "generator_learning_rate")
     require(c.vae.kl_weight > 0, f"config vae.kl_weight={c.vae.kl_weight} must be positive")
-    check_choice("vae.decoder", c.vae.decoder, ("independent", "causal"))
+    check_choice("vae.decoder", c.vae.decoder, DECODERS)
     require(
         c.vae.decoder == "independent" or not set(c.data.domains) & set(STREAMS),
         f"config vae.decoder={c.vae.decoder!r} is for tables: the decoder of a stream goes through time as it is; set it to "
@@ -108,9 +134,10 @@ def check(c: Config) -> None:
     """
     require(c.seed >= 0, f"config seed={c.seed} must be 0 or more")
     require(c.seeds > 0, f"config seeds={c.seeds} must be positive; 3 or more give intervals")
-    require(len(c.models) > 0, "config models is empty; give at least one of " + ", ".join(MODELS))
+    known = (*MODELS, *ONE_SHOTS)
+    require(len(c.models) > 0, "config models is empty; give at least one of " + ", ".join(known))
     for model in c.models:
-        check_choice("models", model, MODELS)
+        check_choice("models", model, known)
     require(len(set(c.models)) == len(c.models), f"config models={c.models} names a model twice")
     d, p, e = c.data, c.privacy, c.evaluation
     require(len(d.domains) > 0, "config data.domains is empty; name at least one source")
@@ -199,6 +226,8 @@ def check(c: Config) -> None:
             f"config privacy.prior_noise_multiplier={p.prior_noise_multiplier} must be positive",
         )
     _check_models(c)
+    if set(c.models) & set(ONE_SHOTS):
+        _check_one_shots(c)
     require(
         all(h > 0 for h in c.classifier.hidden),
         f"config classifier.hidden={c.classifier.hidden} must be positive sizes",

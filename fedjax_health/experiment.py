@@ -6,18 +6,20 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from fedjax_health import build, rng, workdir
+from fedjax_health import build, one_shot, rng, workdir
 from fedjax_health.config import Config, to_json
 from fedjax_health.data.representation import layout_of
 from fedjax_health.evaluation import efficiency, suite
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.federated import distributed, sharding
 from fedjax_health.federated.federation import Data
-from fedjax_health.models.base import GenerativeModel
+from fedjax_health.models.base import Generative, GenerativeModel
 from fedjax_health.prepare import load
 from fedjax_health.prepared import Prepared, kept_of
 from fedjax_health.privacy.plan import PrivacyPlan, Release, write_ledger
@@ -41,7 +43,7 @@ from fedjax_health.results import (
     white_box,
 )
 from fedjax_health.synthesis.calibrate import calibrated_by
-from fedjax_health.synthesis.generator_file import save_generator, sizes
+from fedjax_health.synthesis.generator_file import Nothing, Sizes, save_generator, sizes
 from fedjax_health.synthesis.publish import publish, publish_schemas
 from fedjax_health.synthesis.sample import Published, decoder_of, make_sampler
 from fedjax_health.train.loop import make_hyper
@@ -85,7 +87,7 @@ def run(config: Config, path: str) -> str | None:
     try:
         with Writer(path) as writer:
             with timed("load"):
-                stages = [f"{domain}/{model}" for domain in config.data.domains for model in config.models]
+                stages = [f"{domain}/{model}" for domain in config.data.domains for model in build.trained(config)]
                 mine = open_randomness(config.privacy.randomness, path, stages)
                 randomness = agree(mine, config.privacy.randomness)
                 prepared, plan = load(config, randomness, manifest.setdefault("notes", {}))
@@ -104,6 +106,7 @@ def run(config: Config, path: str) -> str | None:
                     rows["privacy"] += audit(config, plan, release, p, trained[release.stage])
             end_randomness(randomness, path)  # before anything is published
             ledger = plan.ledger(done)
+            write_ledger(os.path.join(path, "privacy_ledger.json"), ledger)  # also of a run that trains nothing
             # a promise that does not hide whether a client takes part bounds no attack on its membership
             hidden = plan.formal and plan.relation == "add_or_remove_one"
             promise = (ledger["epsilon_total"], ledger["delta"]) if hidden else None
@@ -200,6 +203,41 @@ def train(
     )
 
 
+class Drawn(NamedTuple):
+    """What the rows of a model are drawn from.
+
+    Attributes:
+      model: gives `sample` and `score`.
+      network: of each seed, what is released beside the representation.
+      params: what its `score` reads, leading axis N.
+      sizes: of the network, for its file.
+    """
+
+    model: Generative
+    network: list[Any]
+    params: Any
+    sizes: Sizes
+
+
+def drawn_from(config: Config, p: Prepared, name: str, trained: dict[str, Trained]) -> Drawn:
+    """A model of a run once its trainings are done.
+
+    Args:
+      config: the run.
+      p: the domain.
+      name: of the model.
+      trained: stage to training.
+    """
+    if name in p.one_shots:
+        released = one_shot.released_of(p)
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *released)
+        return Drawn(p.one_shots[name], released, stacked, Nothing())
+    model, state = p.parts[name].model, trained[f"{p.domain.name}/{name}"].state
+    assert isinstance(model, GenerativeModel)
+    networks = [jax.tree.map(lambda leaf, s=s: leaf[s], state.average) for s in range(config.seeds)]
+    return Drawn(model, networks, state.params, sizes(build.model_config(name, config)))
+
+
 def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: str) -> list[suite.Subject]:
     """Synthetic tables of every model and seed; the table and the generator of the first seed are published.
 
@@ -209,31 +247,26 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
       trained: stage to training.
       path: the run's folder.
     """
-    subjects, folder = [], os.path.join(path, "synthetic")
-    for model_name, parts in p.parts.items():
-        model = parts.model
-        assert isinstance(model, GenerativeModel)
-        stage = f"{p.domain.name}/{model_name}"
-        state = trained[stage].state
-        kind = config.representation
+    subjects, folder, domain = [], os.path.join(path, "synthetic"), p.domain.name
+    for name in config.models:
+        drawn, kind = drawn_from(config, p, name, trained), config.representation
+        model, learns = drawn.model, isinstance(drawn.model, GenerativeModel)
         sample = make_sampler(model, decoder_of(p.domain.schema, kind))
         draw, missing = jax.jit(model.sample), layout_of(p.domain.schema, kind).missing
-        keys = federation_keys(rng.named_seed(config.seed, stage, "synthesis"), config.seeds)
+        keys = federation_keys(rng.named_seed(config.seed, f"{domain}/{name}", "synthesis"), config.seeds)
         total = len(p.domain.train.label)
         wanted = config.evaluation.synthetic_rows or min(total, MOST_SYNTHETIC_ROWS)
         tables = []
-        for s in range(config.seeds):
-            network = jax.tree.map(lambda leaf, s=s: leaf[s], state.average)
-            fitted = calibrated_by(draw, network, p.shares[s], keys[s], kind, missing, p.fitted[s]) if p.fitted else ()
+        for s, network in enumerate(drawn.network):
+            fitted = p.fitted[s] if p.fitted else ()
+            if p.fitted and learns:  # a copula's own margins are the data's
+                fitted = calibrated_by(draw, network, p.shares[s], keys[s], kind, missing, p.fitted[s])
             released = Published(network, fitted)
             table = sample(released, p.shares[s], keys[s], max(total, wanted))
             if s == 0:
                 published = Table(*(column[:wanted] for column in table))
-                publish(folder, f"{p.domain.name}_{model_name}", published, p.domain.schema)
-                section, name = build.model_config(model_name, config), p.domain.name
-                save_generator(folder, name, model_name, sizes(section), kind, released, p.shares[s], p.domain.schema)
+                publish(folder, f"{domain}_{name}", published, p.domain.schema)
+                save_generator(folder, domain, name, drawn.sizes, kind, released, p.shares[s], p.domain.schema)
             tables.append(Table(*(column[:total] for column in table)))
-        subjects.append(
-            suite.Subject(model_name, tables, min(wanted, total), white_box(model, p, kind, state.params, keys))
-        )
+        subjects.append(suite.Subject(name, tables, min(wanted, total), white_box(model, p, kind, drawn.params, keys)))
     return subjects

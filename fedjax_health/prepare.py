@@ -18,11 +18,14 @@ from fedjax_health.data.representation import QUERIES, Fitted, encode_table
 from fedjax_health.data.split import inclusion_masks
 from fedjax_health.federated import distributed, sharding
 from fedjax_health.federated.adaptive_clip import SHARE_BELOW
-from fedjax_health.prepared import Prepared
+from fedjax_health.prepared import CATEGORIES, Prepared
+from fedjax_health.privacy import category_shares
 from fedjax_health.privacy.class_prior import noisy_class_shares
 from fedjax_health.privacy.fit import client_weights, fit_representation
+from fedjax_health.privacy.one_shot import OneShotRelease
 from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan
 from fedjax_health.randomness import BY_SEED, Randomness, kept_arrays, kept_shares, share_normals
+from fedjax_health.types import Table
 
 
 def load(
@@ -42,7 +45,7 @@ def load(
     plan = plan_privacy(config, bare)
     prepared = [measure(p, plan, config, randomness) for p in bare]
     for p in prepared:
-        distributed.check_same(f"data of {p.domain.name}", (p.data, p.include, p.shares))
+        distributed.check_same(f"data of {p.domain.name}", (p.data, p.include, p.shares, p.categories))
     return prepared, plan
 
 
@@ -57,15 +60,27 @@ def bare_domain(name: str, config: Config, mesh: Any) -> Prepared:
     domain = build.build_domain(name, config)
     size = domain.population.size
     include = inclusion_masks(size, config.data.audit_fraction, config.seeds, config.seed, name)
+    return with_federations(domain, include, config, mesh)
+
+
+def with_federations(domain: Domain, include: np.ndarray, config: Config, mesh: Any) -> Prepared:
+    """A domain with one federation a model; nothing is asked of clients yet.
+
+    Args:
+      domain: whose clients.
+      include: bool[N, K], who exists in each seed.
+      config: the run.
+      mesh: devices.
+    """
     parts = {
         model: build.build_parts(
             build.build_model(model, domain, config), domain, build.model_config(model, config).train, config, mesh
         )
-        for model in config.models
+        for model in build.trained(config)
     }
-    return Prepared(
-        domain, include, np.zeros((config.seeds, domain.schema.num_classes), np.float32), parts, domain.data
-    )
+    one_shots = {m: build.build_one_shot(m, domain, config) for m in config.models if m in build.ONE_SHOTS}
+    nothing = np.zeros((config.seeds, domain.schema.num_classes), np.float32)
+    return Prepared(domain, include, nothing, parts, domain.data, one_shots=one_shots)
 
 
 def plan_privacy(config: Config, prepared: Sequence[Prepared]) -> PrivacyPlan:
@@ -86,7 +101,13 @@ def plan_privacy(config: Config, prepared: Sequence[Prepared]) -> PrivacyPlan:
             release = Release(stage, name, parts.sampler, train.rounds, bound, passes, also, least, parts.noise_grid)
             releases.append(release)
     units = [len(p.domain.train.label) if records else p.domain.population.size for p in prepared]
-    return make_plan(config.privacy, min(units), releases, queries=QUERIES[config.representation])
+    one_shots = [
+        OneShotRelease(f"{p.domain.name}/{model}", p.domain.name, category_shares.asks(p.domain.encoder.layout))
+        for p in prepared
+        for model in p.one_shots
+    ]
+    queries = QUERIES[config.representation]
+    return make_plan(config.privacy, min(units), releases, queries=queries, one_shots=one_shots)
 
 
 def measure(p: Prepared, plan: PrivacyPlan, config: Config, randomness: Randomness) -> Prepared:
@@ -112,12 +133,17 @@ def measure(p: Prepared, plan: PrivacyPlan, config: Config, randomness: Randomne
         fitted = tuple(Fitted(*(array[s] for array in arrays)) for s in range(seeds))
     else:
         fitted = padded([fit(p, plan, config, randomness, s, records) for s in range(seeds)])
-    return p._replace(shares=shares, fitted=fitted, data=stores(p.domain, kind, fitted, config.seed))
+    p = p._replace(shares=shares, fitted=fitted, data=stores(p.domain, kind, fitted, config.seed))
+    if not p.one_shots:
+        return p
+    if randomness.ended and category_shares.asks(p.domain.encoder.layout):
+        return p._replace(categories=tuple(kept_arrays(randomness, (f"{name}/{CATEGORIES}",))[0]))
+    return p._replace(categories=tuple(categories(p, plan, config, randomness, s, records) for s in range(seeds)))
 
 
 def by_records(config: Config) -> bool:
     """Whether every record counts the same instead of every client, which no guarantee covers."""
-    weightings = {build.model_config(m, config).train.aggregation.weighting for m in config.models}
+    weightings = {build.model_config(m, config).train.aggregation.weighting for m in build.trained(config)}
     return config.privacy.mechanism == "none" and weightings == {"examples"}
 
 
@@ -157,13 +183,11 @@ def fit(
       seed: number of the federation.
       records: see `by_records`.
     """
-    train, name = p.domain.train, p.domain.name
-    there = p.include[seed][train.client]
-    values, label, client = train.values[there], train.label[there], train.client[there]
-    weight = np.ones(len(client)) if records else client_weights(client)
+    name = p.domain.name
+    asked, weight = asked_records(p, seed, records)
     return fit_representation(
-        values,
-        label,
+        asked.values,
+        asked.label,
         weight,
         p.domain.schema,
         config.representation,
@@ -171,6 +195,37 @@ def fit(
         lambda query: share_normals(randomness, config.seed, name, seed, query),
         rng.host_rng(config.seed, rng.Stream.SPREAD, name, str(seed)),
     )
+
+
+def asked_records(p: Prepared, seed: int, records: bool) -> tuple[Table, np.ndarray]:
+    """Records of the clients that exist in a seed, and their weights f64[M].
+
+    Args:
+      p: the domain.
+      seed: number of the federation.
+      records: see `by_records`.
+    """
+    there = p.include[seed][p.domain.train.client]
+    asked = Table(*(column[there] for column in p.domain.train))
+    return asked, np.ones(len(asked.client)) if records else client_weights(asked.client)
+
+
+def categories(
+    p: Prepared, plan: PrivacyPlan, config: Config, randomness: Randomness, seed: int, records: bool
+) -> np.ndarray:
+    """Shares of categories by class of one seed, f32[L, D - numeric], which may be empty.
+
+    Args:
+      p, plan, config, randomness, seed, records: as for `fit`.
+    """
+    layout, classes = p.domain.encoder.layout, p.domain.schema.num_classes
+    if not category_shares.asks(layout):
+        return np.zeros((classes, 0), np.float32)
+    asked, weight = asked_records(p, seed, records)
+    codes = np.asarray(jax.jit(p.domain.encoder.encode)(jnp.asarray(asked.values, jnp.float32)))[:, layout.numeric :]
+    normals = share_normals(randomness, config.seed, p.domain.name, seed, CATEGORIES)
+    noise = plan.statistics_noise
+    return category_shares.noisy_category_shares(codes, asked.label, weight, layout, classes, noise, normals)
 
 
 def padded(fitted: Sequence[Fitted]) -> tuple[Fitted, ...]:

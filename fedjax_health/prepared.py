@@ -10,6 +10,9 @@ import numpy as np
 from fedjax_health.data.domain import Domain
 from fedjax_health.data.representation import Fitted
 from fedjax_health.federated.federation import Parts
+from fedjax_health.models.base import OneShot
+
+CATEGORIES = "categories"
 
 
 class Prepared(NamedTuple):
@@ -22,6 +25,8 @@ class Prepared(NamedTuple):
       parts: model name to federation.
       data: what its population reads: shared, or with a leading axis N where each seed has a representation of its own.
       fitted: representation of each seed, () with public scaling.
+      one_shots: model name to generator that is not trained.
+      categories: f32[L, D - numeric], shares of categories by class of each seed; () where nothing asked for them.
     """
 
     domain: Domain
@@ -30,6 +35,8 @@ class Prepared(NamedTuple):
     parts: dict[str, Parts]
     data: Any = None
     fitted: tuple[Fitted, ...] = ()
+    one_shots: dict[str, OneShot] = {}  # noqa: RUF012 - of an immutable tuple
+    categories: tuple[np.ndarray, ...] = ()
 
 
 def kept_of(prepared: Sequence[Prepared]) -> dict[str, np.ndarray]:
@@ -42,4 +49,6 @@ def kept_of(prepared: Sequence[Prepared]) -> dict[str, np.ndarray]:
     for p in prepared:
         for field in Fitted._fields if p.fitted else ():
             kept[f"{p.domain.name}/{field}"] = np.stack([np.asarray(getattr(f, field)) for f in p.fitted])
+        if p.categories and p.categories[0].size:
+            kept[f"{p.domain.name}/{CATEGORIES}"] = np.stack(p.categories)
     return kept

@@ -205,14 +205,14 @@ def kept_shares(randomness: Randomness, domain: str, shape: tuple[int, int]) -> 
 
 
 def kept_arrays(randomness: Randomness, names: tuple[str, ...]) -> list[np.ndarray]:
-    """Arrays of three axes of a run that has ended, whatever their sizes, in every process; all must call it.
+    """Arrays of three or four axes of a run that has ended, whatever their sizes, in every process; all must call it.
 
     Args:
       randomness: of the run.
       names: as given to `keep_shares`.
 
     Returns:
-      f32[N, ., .] each, bit for bit as they were.
+      f32[N, ., .] or f32[N, ., ., .] each, bit for bit as they were.
 
     Raises:
       UserError: the file does not hold them.
@@ -220,8 +220,10 @@ def kept_arrays(randomness: Randomness, names: tuple[str, ...]) -> list[np.ndarr
     found = []
     for name in names:
         mine = randomness.shares.get(name, np.zeros((0, 0, 0), np.float32))
-        shape = distributed.from_main(np.asarray(mine.shape if mine.ndim == 3 else (0, 0, 0), np.int32))
-        if not shape.all():
+        sizes = (*mine.shape, 0, 0, 0, 0)[:4] if mine.ndim in (3, 4) else (0, 0, 0, 0)
+        shape = tuple(int(size) for size in distributed.from_main(np.asarray(sizes, np.int32)))
+        shape = shape if shape[3] else shape[:3]
+        if not all(shape):
             raise _damaged(SHARES)
         found.append(distributed.from_main(mine if distributed.is_main() else np.zeros(shape, np.float32)))
     return found

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from fedjax_health import build, rng
+from fedjax_health import build, one_shot, rng
 from fedjax_health.attacks.base import Attack
 from fedjax_health.attacks.domias import make_domias
 from fedjax_health.attacks.loss_threshold import make_loss_threshold
@@ -25,7 +25,7 @@ from fedjax_health.evaluation.downstream import make_downstream, view_population
 from fedjax_health.evaluation.rows import exact_row
 from fedjax_health.federated.canaries import together
 from fedjax_health.files import replacing
-from fedjax_health.models.base import GenerativeModel
+from fedjax_health.models.base import Generative
 from fedjax_health.models.classifier import make_classifier
 from fedjax_health.prepared import Prepared
 from fedjax_health.privacy import accounting
@@ -174,7 +174,7 @@ def cost_rows(config: Config, p: Prepared, trained: dict[str, Trained], writer: 
             section.train.rounds_per_chunk,
             t.compile_seconds,
         )
-    return rows
+    return rows + one_shot.cost_rows(p, config.privacy.mechanism != "none")
 
 
 def privacy_rows(ledger: dict[str, Any]) -> list[Row]:
@@ -190,6 +190,10 @@ def privacy_rows(ledger: dict[str, Any]) -> list[Row]:
         for e in ledger["events"]:
             for name in ("epsilon", "rounds", "noise_multiplier", "l2_clip_norm", "sampling_probability"):
                 rows.append(exact_row("-", "-", e["name"], name, e[name]))
+        if alone := ledger.get("one_shot"):
+            for stage in alone["generators"]:
+                domain, model = stage.split("/")
+                rows.append(exact_row(domain, model, "one-shot", "epsilon_one_shot", alone["epsilon_one_shot"]))
     return rows
 
 
@@ -225,7 +229,7 @@ def audit(config: Config, plan: PrivacyPlan, release: Release, p: Prepared, trai
 
 
 def white_box(
-    model: GenerativeModel, p: Prepared, kind: str, params: Any, keys: jax.Array
+    model: Generative, p: Prepared, kind: str, params: Any, keys: jax.Array
 ) -> Callable[[Table, int], np.ndarray]:
     """Membership score by the trained model itself (not only what is released): the strongest view of a server.
 
@@ -275,7 +279,7 @@ def show(writer: Writer, path: str, config: Config, rows: dict[str, list[Row]]) 
         "epsilon": config.privacy.epsilon if config.privacy.mechanism != "none" else float("inf"),
         **{
             f"{m}.{k}": getattr(build.model_config(m, config).train, k)
-            for m in config.models
+            for m in build.trained(config)
             for k in ("rounds", "cohort", "l2_clip_norm")
         },
     }

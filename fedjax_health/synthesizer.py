@@ -40,7 +40,7 @@ from fedjax_health.privacy.fit import client_weights, fit_representation
 from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan, write_ledger
 from fedjax_health.synthesis.calibrate import calibrated_by
 from fedjax_health.synthesis.generator import Generator, load_generator
-from fedjax_health.synthesis.generator_file import Network, Stored, save_generator
+from fedjax_health.synthesis.generator_file import Coder, Stored, save_generator
 from fedjax_health.synthesis.sample import Published
 from fedjax_health.threefry import root_key
 from fedjax_health.train.loop import make_hyper, make_train
@@ -58,12 +58,14 @@ class Preset:
       hidden, latent: of the network.
       representation: of `schema.REPRESENTATIONS`.
       train: how.
+      decoder: of the VAE.
     """
 
     hidden: tuple[int, ...]
     latent: int
     representation: str
     train: TrainConfig
+    decoder: str = "independent"
 
 
 def preset(count: np.ndarray, epsilon: float, federated: bool) -> Preset:
@@ -146,7 +148,7 @@ class Synthesizer:
         self.ledger: dict[str, Any] = {}
         self.seconds = 0.0
         self._generator: Generator | None = None
-        self._published: tuple[Published, np.ndarray, Network, str] | None = None
+        self._published: tuple[Published, np.ndarray, Coder, str] | None = None
 
     def fit(self, frame: pd.DataFrame) -> Synthesizer:
         """Trains on a frame, as one federation on this machine.
@@ -169,7 +171,11 @@ class Synthesizer:
             table = _shards(table, rng.host_rng(self.seed, rng.Stream.SPREAD, "shards"))
         count = np.bincount(table.client).astype(np.int32)
         layout = layout_of(schema, chosen.representation)
-        model = make_vae(layout, schema.num_classes, VaeConfig(chosen.hidden, "auto", chosen.latent, 1.0, chosen.train))
+        model = make_vae(
+            layout,
+            schema.num_classes,
+            VaeConfig(chosen.hidden, "auto", chosen.latent, 1.0, chosen.train, chosen.decoder),
+        )
         mechanism = "central_gaussian" if private else "none"
         parts = build_federation(
             model, stored_population(len(count), int(count.max()), int(count.min())), layout.dim, schema.num_classes,
@@ -189,12 +195,8 @@ class Synthesizer:
         )
         self.ledger = plan.ledger({release.stage: chosen.train.rounds})
         self.schema = schema
-        self._published = (
-            Published(network, fitted),
-            shares,
-            Network(chosen.hidden, chosen.latent),
-            chosen.representation,
-        )
+        sizes = Coder(chosen.hidden, chosen.latent, chosen.decoder)
+        self._published = (Published(network, fitted), shares, sizes, chosen.representation)
         self._generator = self._rebuilt(model)
         self.seconds = time.perf_counter() - began
         return self

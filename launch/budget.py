@@ -28,6 +28,7 @@ def _flags() -> flags.FlagValues:
     real("trials", None, "Mean trials of a sweep (geometric) whose best is published.", flag_values=own)
     flags.DEFINE_string("representation", "public", "Or scores, copula: its queries are in the plan.", flag_values=own)
     real("representation_share", 0.45, "Share of the budget for them.", flag_values=own)
+    flags.DEFINE_bool("copula", False, "The one-shot copula is published, too.", flag_values=own)
     flags.DEFINE_string("mechanism", "central_gaussian", "Or local_gaussian, distributed_gaussian.", flag_values=own)
     flags.DEFINE_string("spent", None, "privacy_ledger.json of an earlier run on the same clients.", flag_values=own)
     flags.DEFINE_bool("json", False, "One JSON object instead of lines.", flag_values=own)

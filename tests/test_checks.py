@@ -19,6 +19,7 @@ RECORDS = {"privacy.mechanism": "record_gaussian"} | {f"{name}.train.local": "ep
 LOCAL = {"privacy.mechanism": "local_gaussian"}
 CORRELATED = {"privacy.mechanism": "correlated_gaussian"}
 DISTRIBUTED = {"privacy.mechanism": "distributed_gaussian"}
+COPULA = {"models": ("copula",)}
 INFINITE = float("inf")
 
 
@@ -156,6 +157,12 @@ RULES = [
     (OPEN | train(algorithm="fedbuff") | {"devices.deadline_seconds": 60.0}, "wait for nobody"),
     (OPEN | train(algorithm="fedbuff") | {"devices.over_commitment": 1.2}, "wait for nobody"),
     (OPEN | {"privacy.randomness": "system"}, "would hide noise that is not there"),
+    # the one-shot copula
+    (COPULA | {"data.domains": ("vital_stream",)}, "no windows such as those of data.domains=['vital_stream']"),
+    (COPULA | LOCAL, "privacy.mechanism='local_gaussian' does not allow; leave it out"),
+    (COPULA | {"data.population": "procedural"}, "data.population='procedural' has none to be asked"),
+    (COPULA | {"data.representation": "public"}, "space of data.representation='copula' and not 'public'"),
+    (COPULA | {"data.representation": "scores"}, "space of data.representation='copula' and not 'scores'"),
     # data
     ({"data.representation": "copula", "data.population": "procedural"}, "population='procedural' does not have"),
     (LOCAL | {"data.representation": "scores"}, "mechanism='local_gaussian' does not allow"),

@@ -12,11 +12,15 @@ NAME = "nearest-synthetic"
 BLOCK = 512
 
 
-def _nearest(points: np.ndarray, to: np.ndarray) -> np.ndarray:
+def nearest(points: np.ndarray, to: np.ndarray) -> np.ndarray:
     """Distance of every point to the nearest of `to`, f64[n].
 
     One float32 product [x, 1] [-2 y, |y|^2]^T a block ranks the candidates; only the winner's distance is computed exactly,
     so an exact copy is at distance 0. Memory: one block of BLOCK x len(to).
+
+    Args:
+      points: f64[n, D].
+      to: f64[m, D], m > 0.
     """
     candidates = np.concatenate([-2.0 * to, np.sum(np.square(to), 1, keepdims=True)], 1).astype(np.float32).T
     winner = np.empty(len(points), np.int64)
@@ -31,7 +35,7 @@ def _score(published: Published, records: Table, schema: Schema, rng: np.random.
     points = public_space(records, schema)
     synthetic = public_space(require_synthetic(published, NAME), schema)
     reference = public_space(published.reference, schema)
-    return _nearest(points, reference) - _nearest(points, synthetic)
+    return nearest(points, reference) - nearest(points, synthetic)
 
 
 def make_nearest_synthetic() -> Attack:

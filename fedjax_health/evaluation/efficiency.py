@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -97,6 +97,40 @@ def training_rows(
         interval = mean_interval(per_round) if len(per_round) > 1 else (float(per_round[0]), nan, nan)
         rows.append(Row(domain, model, "machine", "steady seconds a round and federation", *interval, len(per_round)))
     return rows
+
+
+class Traffic(NamedTuple):
+    """Bytes of one client's statistics.
+
+    Attributes:
+      up: its answers.
+      down: what it receives to give them.
+    """
+
+    up: float
+    down: float
+
+
+def statistics_rows(domain: str, model: str, costs: Sequence[Traffic], clients: Sequence[int]) -> list[Row]:
+    """Rows of a generator that is statistics of all clients, asked for once: first cells and shares, then products of scores.
+
+    Args:
+      domain, model: where the rows stand.
+      costs: of one client, one a seed.
+      clients: that were asked, one a seed.
+    """
+    per_seed: list[Figures] = [
+        {
+            ("client", "bytes up in all"): cost.up,
+            ("client", "bytes down in all"): cost.down,
+            ("federation", "rounds"): 2.0,
+            ("federation", "clients a round"): float(asked),
+            ("federation", "bytes up in all"): cost.up * asked,
+            ("federation", "bytes down in all"): cost.down * asked,
+        }
+        for cost, asked in zip(costs, clients, strict=True)
+    ]
+    return seed_rows(domain, model, per_seed)
 
 
 def run_rows(wall_seconds: float) -> list[Row]:

@@ -67,6 +67,21 @@ class Classifier(NamedTuple):
     record_loss: Callable[[Params, Batch, Hyper, Array, Ops], Array] | None = None
 
 
+class OneShot(NamedTuple):
+    """A generator that is statistics of the clients, and not trained.
+
+    Attributes:
+      shapes: structure of what is released, a tree of ShapeDtypeStructs.
+      sample: as in `GenerativeModel`.
+      score: (released, x f32[n, D], label i32[n], key) -> f32[n], as in `GenerativeModel`; all that is known is released.
+    """
+
+    shapes: Params
+    sample: Callable[[Params, Array, Array], Array]
+    score: Callable[[Params, Array, Array, Array], Array]
+
+
+Generative: TypeAlias = GenerativeModel | OneShot  # what rows are drawn from
 # what federated training takes: both have init, field, refine and release
 Trainable: TypeAlias = GenerativeModel | Classifier
 

@@ -76,7 +76,7 @@ class Columns(nn.Module):
         return loss
 
     def draw(self, c: Array, key_x: Array, key_b: Array, key_c: Array) -> Array:
-        """Rows cell by cell: c f32[n, E] and a key for cells, bits and blocks -> f32[n, D]; a missing cell is 0, as in records."""
+        """Rows cell by cell: c f32[n, E], keys of cells, bits and blocks -> f32[n, D]; a missing cell is 0."""
         count, n = self.layout.numeric, c.shape[0]
         key_k, key_x = jax.random.split(key_x)
         h, logits = self._start(c)

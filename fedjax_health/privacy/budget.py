@@ -16,6 +16,7 @@ from fedjax_health.privacy import accounting
 from fedjax_health.privacy.accounting import Composition
 from fedjax_health.privacy.event_fields import event_of
 from fedjax_health.privacy.figures import published
+from fedjax_health.privacy.one_shot import OneShotRelease
 from fedjax_health.privacy.plan import Release, make_plan
 from fedjax_health.privacy.promise import relation_of
 from fedjax_health.privacy.tuning import tuned_epsilon
@@ -44,6 +45,8 @@ class Request(NamedTuple):
       representation: of `schema.REPRESENTATIONS`, whose queries are in the plan; other than "public" needs `epsilon`, or that
         of the config in its place.
       representation_share: share of the budget for them.
+      copula: whether the one-shot copula is published, too, which has a query of its own in every domain; needs representation
+        "copula".
     """
 
     clients: int
@@ -58,6 +61,7 @@ class Request(NamedTuple):
     mechanism: str = "central_gaussian"
     representation: str = "public"
     representation_share: float = 0.45
+    copula: bool = False
 
 
 class Spent(NamedTuple):
@@ -151,7 +155,9 @@ def budget(request: Request, spent: Spent | None = None) -> dict[str, Any]:
     Returns:
       JSON-ready: the request's fields, "sampling_probability", "delta", "epsilon_after" (rounds -> epsilon), the figures of
       `figures.published`, and with `spent` "epsilon_spent", "rounds_left" (of this noise and sampler, the plan's histograms
-      included); with `trials` "epsilon_tuned", of the best of a sweep (see `tuning.tuned_epsilon`).
+      included); with `copula`
+      "epsilon_copula", of the statistics alone; with `trials` "epsilon_tuned", of the best of a sweep (see
+      `tuning.tuned_epsilon`).
 
     Raises:
       UserError: a value out of range, a target that cannot be met, accountants that contradict each other.
@@ -174,7 +180,8 @@ def budget(request: Request, spent: Spent | None = None) -> dict[str, Any]:
     )
     if spent is not None and request.noise_multiplier is None:
         _check_room(spent, target, delta)
-    plan = make_plan(config, request.clients, releases, before, QUERIES[request.representation])
+    one_shots = [OneShotRelease(f"{name}/copula", name, True) for name in names if request.copula]
+    plan = make_plan(config, request.clients, releases, before, QUERIES[request.representation], one_shots)
 
     def after(rounds: int) -> list[tuple[Any, int]]:
         return [*before, *plan.spent({names[0]: rounds})]
@@ -190,6 +197,8 @@ def budget(request: Request, spent: Spent | None = None) -> dict[str, Any]:
     }
     found["target_epsilon"] = found.pop("epsilon")
     trials = found.pop("trials")
+    if request.copula:
+        found["epsilon_copula"] = accounting.epsilon_of(after(0), plan.delta)
     if trials is not None:
         tuned = tuned_epsilon(after(request.rounds), trials, 1.0, plan.delta)
         found["epsilon_tuned"] = tuned if math.isfinite(tuned) else None
@@ -226,6 +235,10 @@ def _check(request: Request, spent: Spent | None) -> None:
         r.representation == "public" or (r.mechanism == "central_gaussian" and r.epsilon is not None),
         f"representation={r.representation!r} needs mechanism=central_gaussian, and an epsilon of which its queries take "
         "a share; give both, or leave it out",
+    )
+    require(
+        not r.copula or r.representation == "copula",
+        f"copula=true is drawn in the space of representation=copula and not {r.representation!r}; give that, or leave it out",
     )
     require(0 < r.representation_share < 1, f"representation_share={r.representation_share} must be between 0 and 1")
     require(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,14 @@ from fedjax_health.privacy import accounting, class_prior
 from fedjax_health.privacy.event_fields import event_fields
 from fedjax_health.privacy.figures import published
 from fedjax_health.privacy.fit import statistics_noise
+from fedjax_health.privacy.grid_limits import check_grids
+from fedjax_health.privacy.one_shot import CATEGORIES, OneShotRelease, check_statistics
 from fedjax_health.privacy.promise import REVEALED, not_covered, relation_of
 from fedjax_health.privacy.revealed import RevealedSampledDpEvent
-from fedjax_health.transforms.discrete_gaussian import TOTAL_VARIATION
-from fedjax_health.transforms.distributed import LEAST_NOISE, MOST_SLACK, NoiseGrid
+from fedjax_health.transforms.distributed import MOST_SLACK, NoiseGrid
 from fedjax_health.types import UserError
 
 QUERY_NAMES = ("distribution functions", "correlation")  # of a representation, in their order
-MOST_INEXACT = 1e-3  # share of delta that noise may take which is drawn from a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ class PrivacyPlan:
       delta: as used.
       noise_multiplier: of every training round (0 for mechanism "none").
       queries: sums over all clients that a domain's representation takes (see `privacy.fit`).
+      one_shots: what is published without a training.
     """
 
     config: PrivacyConfig
@@ -73,6 +75,7 @@ class PrivacyPlan:
     delta: float
     noise_multiplier: float
     queries: int = 0
+    one_shots: tuple[OneShotRelease, ...] = ()
 
     @property
     def formal(self) -> bool:
@@ -111,20 +114,25 @@ class PrivacyPlan:
     @property
     def domains(self) -> tuple[str, ...]:
         """Whose clients."""
-        return tuple(dict.fromkeys(r.domain for r in self.releases))
+        return tuple(dict.fromkeys(r.domain for r in (*self.releases, *self.one_shots)))
+
+    def questions(self, domain: str) -> tuple[str, ...]:
+        """Names of the noisy queries that a domain's clients answer beside their class shares."""
+        more = any(o.categories for o in self.one_shots if o.domain == domain)
+        return (*QUERY_NAMES[: self.queries], *((CATEGORIES,) if more else ()))
 
     @property
     def statistics_noise(self) -> float:
-        """Noise multiplier of each query of a representation; 0 without a mechanism or a query."""
-        queries, c = self.queries * len(self.domains), self.config
+        """Noise multiplier of each query of a representation or one-shot generator; 0 without a mechanism or a query."""
+        queries, c = sum(len(self.questions(domain)) for domain in self.domains), self.config
         if not (self.formal and queries):
             return 0.0
         return statistics_noise(c.epsilon, self.delta, c.representation_share, queries)
 
     def fits(self) -> list[tuple[Any, int]]:
-        """Events of the representations' queries."""
-        noise = self.statistics_noise
-        return [(GaussianDpEvent(noise), self.queries * len(self.domains))] if noise else []
+        """Events of the representations' and one-shot generators' queries."""
+        noise, queries = self.statistics_noise, sum(len(self.questions(domain)) for domain in self.domains)
+        return [(GaussianDpEvent(noise), queries)] if noise else []
 
     def spent(self, rounds: dict[str, int]) -> list[tuple[Any, int]]:
         """Composition after the trainings named in `rounds` (stage -> rounds done), histograms and representations included."""
@@ -160,7 +168,12 @@ class PrivacyPlan:
         c = self.config
         common: dict[str, Any] = {"unit": self.unit, "relation": self.relation, "mechanism": c.mechanism}
         common["randomness"] = c.randomness
-        common["asked_of_clients"] = ["class shares", *QUERY_NAMES[: self.queries]]
+        asked = dict.fromkeys(name for domain in self.domains for name in self.questions(domain))
+        common["asked_of_clients"] = ["class shares", *asked]
+        if self.one_shots:  # they cost what every other generator of the run rests on as well, and no training
+            epsilon = accounting.epsilon_of(self.spent({}), self.delta) if self.formal else None
+            common["one_shot"] = {"generators": [o.stage for o in self.one_shots], "epsilon_one_shot": epsilon}
+            common["one_shot"]["alone"] = not self.releases
         common["server_sees_sums_of"] = min((r.least for r in self.releases), default=1)
         if not self.formal:
             names = ("epsilon_total", "epsilon_rdp", "epsilon_replace_one", "delta_replace_one")
@@ -179,8 +192,8 @@ class PrivacyPlan:
             for domain in self.domains
         ]
         for domain in self.domains:
-            for what in QUERY_NAMES[: self.queries]:
-                released = f"in every generator of {domain}"
+            for what in self.questions(domain):
+                released = f"in {'the one-shot' if what == CATEGORIES else 'every'} generator of {domain}"
                 events.append(self._event(f"{what} {domain}", released, self.fits()[0][0], 1, 1.0, 1.0))
         for r in self.releases:
             if done := rounds.get(r.stage, 0):
@@ -229,6 +242,7 @@ def make_plan(
     releases: list[Release],
     before: accounting.Composition = (),
     queries: int = 0,
+    one_shots: Sequence[OneShotRelease] = (),
 ) -> PrivacyPlan:
     """Chooses delta and calibrates the noise for the whole run.
 
@@ -238,47 +252,30 @@ def make_plan(
       releases: every training whose result is published.
       before: what other runs published about the same clients; the calibrated noise leaves room for it.
       queries: sums over all clients that a domain's representation takes.
+      one_shots: what is published without a training.
 
     Raises:
       UserError: delta not below 1/K, or a budget that no noise meets.
     """
     if config.mechanism == "none":
-        return PrivacyPlan(config, clients, tuple(releases), float("nan"), 0.0, queries)
+        return PrivacyPlan(config, clients, tuple(releases), float("nan"), 0.0, queries, tuple(one_shots))
     delta = config.delta or clients**-1.1
     if delta >= 1 / clients:
         raise UserError(
             f"privacy.delta={delta:g} is not below 1/K = 1/{clients} = {1 / clients:.3g}; at such a delta one client's whole "
             "record could be published; set it lower, or 0 for K^-1.1"
         )
-    plan = PrivacyPlan(config, clients, tuple(releases), delta, config.noise_multiplier, queries)
-    if not config.noise_multiplier:
+    plan = PrivacyPlan(config, clients, tuple(releases), delta, config.noise_multiplier, queries, tuple(one_shots))
+    if not releases:
+        check_statistics(plan, before)
+    elif not config.noise_multiplier:
         rounds = {r.stage: r.rounds for r in releases}
         noise = accounting.calibrate_noise(
             lambda z: [*before, *dataclasses.replace(plan, noise_multiplier=z).spent(rounds)], config.epsilon, delta
         )
         plan = dataclasses.replace(plan, noise_multiplier=noise)
-    _check_grids(plan)
+    check_grids(plan)
     return plan
-
-
-def _check_grids(plan: PrivacyPlan) -> None:
-    """Refuses distributed noise that its integer grid does not hold, or whose draws are not exact enough for delta."""
-    inexact = 0.0
-    for release in plan.releases:
-        if (grid := release.grid) is None:
-            continue
-        if not LEAST_NOISE <= plan.noise_multiplier <= grid.most_noise:
-            raise UserError(
-                f"{release.stage}: a noise multiplier of {plan.noise_multiplier:.4g} is outside [{LEAST_NOISE}, "
-                f"{grid.most_noise:.4g}], which the integer grid of {grid.least} clients' noise on {grid.size} coordinates "
-                "holds; raise privacy.epsilon, cohort or privacy.least_share, or use a smaller model"
-            )
-        inexact += release.rounds * grid.slots * grid.size * TOTAL_VARIATION
-    if inexact * (1.0 + math.exp(min(plan.config.epsilon, 700.0))) > MOST_INEXACT * plan.delta:
-        raise UserError(
-            f"the draws of distributed noise are exact to a total variation of {inexact:.1e} in all rounds, too little for "
-            f"privacy.epsilon={plan.config.epsilon:g} at delta={plan.delta:.3g}; lower epsilon or the rounds"
-        )
 
 
 def write_ledger(path: str, ledger: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ METRICS = {  # in the order of the columns
     "epsilon_accounted": Metric("ε accounted, this training", 0.0, math.inf),
     "epsilon_estimate": Metric("ε estimated by the audit", 0.0, math.inf),
     "epsilon_lower_bound": Metric("ε proven at least, 95 %", 0.0, math.inf),
+    "epsilon_one_shot": Metric("ε of the statistics alone", 0.0, math.inf),
     "share": Metric("Share of records"),
     "share_difference": Metric("Share, synthetic − real", -1.0),
     "accuracy_gap": Metric("Largest gap in accuracy"),
@@ -82,7 +83,7 @@ EVENTS = {  # classes of events
 }
 MODELS = {
     "real": "Real", "-": "–", "vae": "VAE", "wgan_gp": "WGAN-GP", "gan": "GAN", "acgan": "AC-GAN", "medgan": "medGAN",
-    "diffusion": "Diffusion", "paper": "the paper",
+    "diffusion": "Diffusion", "copula": "One-shot copula", "paper": "the paper",
 }  # fmt: skip
 
 

@@ -117,6 +117,8 @@ def _parties(ledger: Mapping[str, Any]) -> list[Party]:
             "simulated: all masks come from one key that the program knows, which shows the flow of data and secures nothing; "
             "trusted until the protocol with real keys runs",
         )
+    if ledger.get("one_shot", {}).get("alone"):
+        server = Party("the server", f"{asked} of each client, and who sent them{noise}", "trusted")
     if ledger.get("unit") == "record":
         server = Party(
             "the server",

@@ -12,15 +12,15 @@ import jax
 import numpy as np
 
 from fedjax_health import rng
-from fedjax_health.build import MODELS
+from fedjax_health.build import MODELS, ONE_SHOTS
 from fedjax_health.config import DiffusionConfig, GanConfig, MedganConfig, ModelConfig, VaeConfig
 from fedjax_health.data.representation import KNOTS, Fitted, layout_of
 from fedjax_health.data.schema import REPRESENTATIONS
 from fedjax_health.federated.sharding import make_local_mesh
-from fedjax_health.models.base import GenerativeModel
+from fedjax_health.models.base import Generative, OneShot
 from fedjax_health.registry import lookup
 from fedjax_health.synthesis.condition import Condition, holds, parse_condition
-from fedjax_health.synthesis.generator_file import Denoiser, Network, Stored, leaf_paths, read_generator
+from fedjax_health.synthesis.generator_file import Coder, Denoiser, Network, Nothing, Stored, leaf_paths, read_generator
 from fedjax_health.synthesis.sample import Published, decoder_of, make_stream
 from fedjax_health.threefry import root_key
 from fedjax_health.types import Array, Table, UserError
@@ -39,7 +39,7 @@ class Generator:
       schema: columns of its rows.
     """
 
-    def __init__(self, stored: Stored, model: GenerativeModel, released: Published):
+    def __init__(self, stored: Stored, model: Generative, released: Published):
         """Takes what `load_generator` made; compiles at the first row.
 
         Args:
@@ -142,7 +142,7 @@ def load_generator(path: str) -> Generator:
     """
     stored = read_generator(path)
     try:
-        make = lookup("model", stored.model, MODELS)
+        make = lookup("model", stored.model, {**MODELS, **ONE_SHOTS})
     except UserError as error:
         raise UserError(f"{path}: {error}; repeat the run with this version of fedjax_health") from error
     if stored.representation not in REPRESENTATIONS:
@@ -150,10 +150,9 @@ def load_generator(path: str) -> Generator:
             f"{path}: representation {stored.representation!r} is not one of {', '.join(REPRESENTATIONS)}; restore the file"
         )
     layout = layout_of(stored.schema, stored.representation)
-    model = make(layout, stored.schema.num_classes, _section(stored.model, stored.network))
-    wanted = Published(
-        jax.eval_shape(lambda: model.release(model.init(root_key(0)))), _fitted_shapes(stored, layout.numeric)
-    )
+    own = () if isinstance(stored.network, Nothing) else (_section(stored.model, stored.network),)
+    model: Generative = make(layout, stored.schema.num_classes, *own)
+    wanted = Published(_network_shapes(model), _fitted_shapes(stored, layout.numeric))
     shapes = leaf_paths(wanted)
     arrays = path.removesuffix(".json") + ".npz"
     remedy = "restore both files, or repeat the run's command, which publishes them again"
@@ -174,6 +173,12 @@ def load_generator(path: str) -> Generator:
     return Generator(stored, model, released)
 
 
+def _network_shapes(model: Generative) -> Any:
+    if isinstance(model, OneShot):
+        return model.shapes
+    return jax.eval_shape(lambda: model.release(model.init(root_key(0))))
+
+
 def _fitted_shapes(stored: Stored, numeric: int) -> Any:
     """Shapes of the representation's arrays, for as many cells as the file has."""
     if stored.representation == "public":
@@ -185,13 +190,13 @@ def _fitted_shapes(stored: Stored, numeric: int) -> Any:
     return Fitted(*(jax.ShapeDtypeStruct(size, np.dtype("float32")) for size in sizes))
 
 
-def _section(model: str, network: Network | Denoiser) -> ModelConfig:
+def _section(model: str, network: Network | Coder | Denoiser) -> ModelConfig:
     """A config section with the given sizes; `sample` reads nothing else of it, so what trains is left empty."""
     train = cast(Any, None)
     if isinstance(network, Denoiser):
         return DiffusionConfig(network.hidden, "dot", network.steps, train)
-    if model == "vae":
-        return VaeConfig(network.hidden, "dot", network.latent, kl_weight=1.0, train=train)
+    if isinstance(network, Coder):
+        return VaeConfig(network.hidden, "dot", network.latent, kl_weight=1.0, train=train, decoder=network.decoder)
     make = MedganConfig if model == "medgan" else GanConfig
     return make(
         network.hidden, "dot", network.latent, "joint", penalty=0.0, generator_steps=0, generator_batch=0,

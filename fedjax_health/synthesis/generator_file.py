@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import zipfile
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
 from fedjax_health import __version__
-from fedjax_health.config import DiffusionConfig, ModelConfig
+from fedjax_health.checks import DECODERS
+from fedjax_health.config import DiffusionConfig, ModelConfig, VaeConfig
 from fedjax_health.data.schema import Schema, schema_from_dict
 from fedjax_health.files import replacing, write_text
 from fedjax_health.sections import section
@@ -63,6 +64,25 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
+class Coder:
+    """The same of a variational autoencoder.
+
+    Attributes:
+      hidden, latent: as of `Network`.
+      decoder: "independent" or "causal".
+    """
+
+    hidden: tuple[int, ...]
+    latent: int
+    decoder: str
+
+    def __post_init__(self):
+        _check_sizes(*self.hidden, self.latent)
+        if self.decoder not in DECODERS:
+            raise UserError(f"decoder {self.decoder!r} is not one of {', '.join(DECODERS)}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Denoiser:
     """The same of a diffusion model.
 
@@ -77,7 +97,20 @@ class Denoiser:
         _check_sizes(*self.hidden, self.steps)
 
 
-def sizes(section: ModelConfig) -> Network | Denoiser:
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """The same of a model without a network."""
+
+
+Sizes: TypeAlias = Network | Coder | Denoiser | Nothing
+SIZES: dict[str, type[Sizes]] = {
+    "vae": Coder,
+    "diffusion": Denoiser,
+    "copula": Nothing,
+}  # of the models that have no Network
+
+
+def sizes(section: ModelConfig) -> Sizes:
     """What of a config section goes into a generator's file.
 
     Args:
@@ -85,6 +118,8 @@ def sizes(section: ModelConfig) -> Network | Denoiser:
     """
     if isinstance(section, DiffusionConfig):
         return Denoiser(section.hidden, section.steps)
+    if isinstance(section, VaeConfig):
+        return Coder(section.hidden, section.latent, section.decoder)
     return Network(section.hidden, section.latent)
 
 
@@ -104,7 +139,7 @@ class Stored(NamedTuple):
     path: str
     domain: str
     model: str
-    network: Network | Denoiser
+    network: Sizes
     representation: str
     schema: Schema
     shares: np.ndarray
@@ -134,7 +169,7 @@ def save_generator(
     folder: str,
     domain: str,
     model: str,
-    network: Network | Denoiser,
+    network: Sizes,
     representation: str,
     released: Any,
     shares: np.ndarray,
@@ -184,7 +219,7 @@ def read_generator(path: str) -> Stored:
     raw = _description(path)
     try:
         schema = schema_from_dict(raw["schema"], "schema")
-        network = section(Denoiser if raw["model"] == "diffusion" else Network, raw["network"], "network")
+        network = section(SIZES.get(raw["model"], Network), raw["network"], "network")
         shares = np.asarray(raw["class_shares"], np.float32)
     except (AttributeError, TypeError, ValueError) as error:  # a UserError is a ValueError
         raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error

@@ -17,7 +17,7 @@ from fedjax_health.data.encode import make_encoder
 from fedjax_health.data.representation import make_decode
 from fedjax_health.data.schema import Schema
 from fedjax_health.federated.sharding import AXIS
-from fedjax_health.models.base import GenerativeModel
+from fedjax_health.models.base import Generative
 from fedjax_health.types import Array, Table
 
 CHUNK = 4096  # rows a compiled call; memory does not grow with the number of rows asked for
@@ -54,7 +54,7 @@ def decoder_of(schema: Schema, kind: str) -> Decode:
     return make_decode(schema)
 
 
-def _make_draw(model: GenerativeModel, decode: Decode) -> Callable[[Published, Array, Array], tuple[Array, Array]]:
+def _make_draw(model: Generative, decode: Decode) -> Callable[[Published, Array, Array], tuple[Array, Array]]:
     """(released, shares f32[L], typed key) -> values f32[CHUNK, F] in units, label i32[CHUNK]."""
 
     def draw(released: Published, shares: Array, key: Array) -> tuple[Array, Array]:
@@ -65,7 +65,7 @@ def _make_draw(model: GenerativeModel, decode: Decode) -> Callable[[Published, A
     return draw
 
 
-def make_sampler(model: GenerativeModel, decode: Decode) -> Callable[[Published, np.ndarray, Array, int], Table]:
+def make_sampler(model: Generative, decode: Decode) -> Callable[[Published, np.ndarray, Array, int], Table]:
     """Sampler of a model.
 
     Args:
@@ -93,7 +93,7 @@ def make_sampler(model: GenerativeModel, decode: Decode) -> Callable[[Published,
 
 
 def make_stream(
-    model: GenerativeModel, decode: Decode, mesh: Mesh
+    model: Generative, decode: Decode, mesh: Mesh
 ) -> Callable[[Published, np.ndarray, Array], Iterator[tuple[np.ndarray, np.ndarray]]]:
     """Endless sampler of a model over all devices of a mesh: the rows of `make_sampler`, in its order, on any number of them.
 

@@ -10,11 +10,14 @@ import pathlib
 import subprocess
 import sys
 
+import dp_accounting
+import numpy as np
 import pytest
 
 from fedjax_health.config import PrivacyConfig
 from fedjax_health.federated.cohort import make_poisson
 from fedjax_health.privacy import accounting
+from fedjax_health.privacy.one_shot import OneShotRelease
 from fedjax_health.privacy.plan import Release, make_plan, write_ledger
 from launch import budget
 
@@ -68,6 +71,22 @@ def test_the_command_and_a_run_agree():
     assert list(found["epsilon_after"]) == ["15", "30", "45", "60"]
     assert found["epsilon_after"] == {t: pytest.approx(table[int(t)], rel=1e-6) for t in found["epsilon_after"]}
     assert 5.8 < found["epsilon_total"] <= 6.0
+
+
+def test_a_one_shot_copula_has_a_query_of_its_own_and_leaves_training_its_share():
+    whole = ["--epsilon=6", "--representation=copula"]
+    without, beside = figures(*whole), figures(*whole, "--copula")
+    assert "epsilon_copula" not in without and without["copula"] is False
+    assert beside["noise_multiplier"] == pytest.approx(without["noise_multiplier"], rel=2e-3)
+    delta, share = beside["delta"], 0.45
+    # at one share of the budget the number of queries does not matter, only the histogram comes on top
+    mu = share / dp_accounting.get_sigma_gaussian(6.0, delta)
+    expected = dp_accounting.get_epsilon_gaussian(1.0 / np.hypot(mu, 1.0 / 20.0), delta)
+    assert beside["epsilon_copula"] == pytest.approx(expected, rel=0.01)
+    releases = [Release("vitals/vae", "vitals", SAMPLER, 60, 0.5)]
+    config = PrivacyConfig("central_gaussian", 6.0, 0.0, 0.0, 20.0)
+    plan = make_plan(config, 400, releases, queries=2, one_shots=[OneShotRelease("vitals/copula", "vitals", True)])
+    assert plan.noise_multiplier == beside["noise_multiplier"] and plan.fits()[0][1] == 3
 
 
 def test_noise_gives_its_epsilon():
@@ -129,6 +148,7 @@ def test_lines_for_people(capsys):
         (["--clients=1.5"], "--clients must be a whole number, got '1.5'"),
         ([*PLAN, "--json=perhaps"], "--json must be true or false, got 'perhaps'"),
         ([*PLAN, "--epsilon"], "epsilon"),
+        ([*PLAN, "--epsilon=3", "--copula"], "copula=true is drawn in the space of representation=copula"),
         ([*PLAN, "--epsilom=3"], "unknown option --epsilom; did you mean --epsilon?"),
         ([*PLAN, "--epsilon=3", "more"], "unexpected argument 'more'"),
         ([*PLAN, "--epsilon=3", "--spent=nowhere.json"], "nowhere.json: No such file"),

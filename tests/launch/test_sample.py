@@ -19,7 +19,7 @@ from fedjax_health import build
 from fedjax_health.data.vitals import make_vitals
 from fedjax_health.synthesis import write
 from fedjax_health.synthesis.condition import parse_condition
-from fedjax_health.synthesis.generator_file import Network, save_generator
+from fedjax_health.synthesis.generator_file import Coder, save_generator
 from fedjax_health.synthesis.sample import Published
 from launch import sample
 
@@ -34,7 +34,14 @@ def run(tmp_path_factory) -> pathlib.Path:
     leaves = model.release(model.init(jax.random.key(0)))
     shares = np.array([0.7, 0.3], np.float32)
     save_generator(
-        str(path / "synthetic"), "toy", "vae", Network((8,), 2), "public", Published(leaves), shares, toy.SCHEMA
+        str(path / "synthetic"),
+        "toy",
+        "vae",
+        Coder((8,), 2, "independent"),
+        "public",
+        Published(leaves),
+        shares,
+        toy.SCHEMA,
     )
     (path / "synthetic" / "ward_vae.generator.json").write_text("{")
     (path / "synthetic" / "toy_vae.csv").write_text("")

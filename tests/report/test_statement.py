@@ -124,3 +124,14 @@ def test_what_clients_are_asked_for_besides_updates_is_named(tmp_path, least):
     assert "class shares, distribution functions" in made.parties[1].sees
     _, made = checks(tmp_path, {}, FORMAL | {"server_sees_sums_of": least})
     assert "class shares" in made.parties[1].sees and "distribution" not in made.parties[1].sees
+
+
+def test_without_a_training_the_server_sees_statistics_alone(tmp_path):
+    asked = {"asked_of_clients": ["class shares", "correlation"], "one_shot": {"alone": True}}
+    _, made = checks(tmp_path, {}, FORMAL | asked)
+    assert (
+        made.parties[1].sees.startswith("class shares, correlation of each client")
+        and "update" not in made.parties[1].sees
+    )
+    _, made = checks(tmp_path, {}, FORMAL | asked | {"one_shot": {"alone": False}})
+    assert "every single update" in made.parties[1].sees
