@@ -60,7 +60,7 @@ def configured(epsilon: float, quick: bool) -> Config:
 
     Args:
       epsilon: budget; infinite = no noise.
-      quick: two seeds and a third of the rounds.
+      quick: two seeds and a sixth of the rounds.
     """
     raw = base.get_config()
     raw.models, raw.seeds = ("vae", "copula"), 2 if quick else SEEDS
@@ -69,7 +69,7 @@ def configured(epsilon: float, quick: bool) -> Config:
     raw.privacy.epsilon = epsilon if math.isfinite(epsilon) else 8.0
     raw.vae.hidden = (32,)
     train = raw.vae.train
-    train.sampler, train.cohort, train.rounds = "full", CLIENTS, ROUNDS // 3 if quick else ROUNDS
+    train.sampler, train.cohort, train.rounds = "full", CLIENTS, ROUNDS // 6 if quick else ROUNDS
     train.rounds_per_chunk, train.server_learning_rate, train.ema_decay = train.rounds, 0.03, 0.8
     return from_config_dict(raw)
 
@@ -134,7 +134,7 @@ def results(quick: bool) -> list[dict[str, Any]]:
     """All figures.
 
     Args:
-      quick: two seeds, a third of the rounds, and epsilon infinite and 1 only.
+      quick: two seeds, a sixth of the rounds, and epsilon infinite and 1 only.
     """
     rows = []
     for epsilon in (EPSILONS[0], EPSILONS[-1]) if quick else EPSILONS:
