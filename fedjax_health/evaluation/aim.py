@@ -132,7 +132,8 @@ def release(
     and 1/2 for a column (how much of all pairs it overlaps, over the most), and adds N(0, s^2 I) to M_r(D). The model depends
     on earlier answers only, so by the triangle inequality adding or removing a client moves q_r by at most w_r |M_r(D) -
     M_r(D')|_1 = w_r <= 1. It costs 1/(2 s^2) + e^2/8 of zCDP; when the answer changed the model by no more than noise does, s
-    is halved and e doubled. Models above MODEL_MB, times the share spent, are no candidates.
+    is halved and e doubled. Costs so depend on answers, but their sum is the same rho in every run, which is what a privacy
+    filter needs. Models above MODEL_MB, times the share spent, are no candidates.
 
     Args:
       codes: i64[M, d], d >= 2.
@@ -144,7 +145,8 @@ def release(
     Raises:
       UserError: no records, or a target out of range.
 
-    Source: McKenna, Mullins, Sheldon & Miklau 2022, arXiv 2201.12677, Algorithm 4.
+    Source: McKenna, Mullins, Sheldon & Miklau 2022, arXiv 2201.12677, Algorithm 4; filter: Feldman & Zrnic 2021,
+      arXiv 2008.11193.
     """
     if not len(codes):
         raise UserError("AIM needs records, and the table has none; give it at least one")
