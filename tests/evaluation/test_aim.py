@@ -176,6 +176,22 @@ def test_a_table_comes_back_in_range_with_gaps_and_the_seed_decides():
     np.testing.assert_array_equal(again.values, made.values)
 
 
+def test_each_client_of_a_table_has_mass_one_and_the_target_is_passed_on(monkeypatch):
+    seen = []
+
+    def stop(codes, weight, sizes, epsilon, delta, rng):
+        seen.append((weight, sizes, epsilon, delta))
+        raise Stop
+
+    monkeypatch.setattr(module, "release", stop)
+    real = table()
+    with pytest.raises(Stop):
+        aim(real, SCHEMA, 10, np.random.default_rng(0), 3.0, 1e-5)
+    ((weight, sizes, *target),) = seen
+    np.testing.assert_allclose(np.bincount(real.client, weights=weight)[np.unique(real.client)], 1.0)
+    assert sizes == (17, 3, 2) and target == [3.0, 1e-5]  # sixteen cells and "missing"
+
+
 def test_little_budget_gives_noise_in_the_same_form():
     made = aim(table(300), SCHEMA, 100, np.random.default_rng(0), 0.05, 1e-6)
     assert made.values.shape == (100, 2) and np.isin(made.values[:, 1], [0, 1, 2]).all()
