@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from fedjax_health.checks_training import check_choice, check_train, positive, require
@@ -19,6 +20,7 @@ GANS = ("gan", "wgan_gp", "acgan", "medgan")
 MODELS = ("vae", *GANS, "diffusion")
 DECODERS = ("independent", "causal")  # of a VAE
 ONE_SHOTS = ("copula",)  # models of statistics alone, which nobody trains
+RIVALS = ("aim",)
 
 
 def _check_devices(d: DevicesConfig, private: bool) -> None:
@@ -241,3 +243,19 @@ def check(c: Config) -> None:
     require(e.synthetic_rows >= 0, f"config evaluation.synthetic_rows={e.synthetic_rows} must be 0 or more")
     rate = e.max_false_positive_rate
     require(0 < rate < 1, f"config evaluation.max_false_positive_rate={rate} must be between 0 and 1, both excluded")
+    for rival in e.rivals:
+        check_choice("evaluation.rivals", rival, RIVALS)
+    require(
+        not e.rivals or (private and math.isfinite(p.epsilon)),
+        f"config evaluation.rivals={e.rivals} get the run's epsilon, and this run has no finite one; set privacy.mechanism and "
+        "privacy.epsilon, or leave rivals empty",
+    )
+    require(
+        not e.rivals or p.mechanism != "record_gaussian",
+        f"config evaluation.rivals={e.rivals} hide a client, and privacy.mechanism='record_gaussian' hides a record; leave "
+        "rivals empty",
+    )
+    require(
+        not e.rivals or not set(d.domains) & set(STREAMS),
+        f"config evaluation.rivals={e.rivals} make tables, and data.domains={d.domains} holds streams; leave rivals empty",
+    )

@@ -187,11 +187,14 @@ class EvaluationConfig:
       max_rows: most rows a similarity metric or a density attack looks at.
       synthetic_rows: rows published a model (0 = as many as real training rows, at most 50,000).
       max_false_positive_rate: operating point of the detector, chosen on validation clients, in (0, 1).
+      rivals: private alternatives that a trusted curator of the pooled records could publish at the run's epsilon and delta, as
+        rows of the tables: "aim" (see `evaluation.aim`). Not published, and so not in the run's ledger.
     """
 
     max_rows: int
     synthetic_rows: int
     max_false_positive_rate: float
+    rivals: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,12 +109,13 @@ def run(config: Config, path: str) -> str | None:
             write_ledger(os.path.join(path, "privacy_ledger.json"), ledger)  # also of a run that trains nothing
             # a promise that does not hide whether a client takes part bounds no attack on its membership
             hidden = plan.formal and plan.relation == "add_or_remove_one"
-            promise = (ledger["epsilon_total"], ledger["delta"]) if hidden else None
+            budget = (ledger["epsilon_total"], ledger["delta"]) if plan.formal else None
+            promise = budget if hidden else None
             for p in prepared:
                 with timed(f"synthesise {p.domain.name}"):
                     subjects = synthesise(config, p, trained, path)
                 with timed(f"evaluate {p.domain.name}"):
-                    evaluate(config, p, subjects, mesh, promise, rows, pictures, writer)
+                    evaluate(config, p, subjects, mesh, promise, budget, rows, pictures, writer)
                 rows["efficiency"] += cost_rows(config, p, trained, writer)
             schemas = {p.domain.name: p.domain.schema for p in prepared}
             publish_schemas(os.path.join(path, "synthetic"), schemas, config.models)

@@ -22,6 +22,7 @@ from fedjax_health.data.representation import encode_table
 from fedjax_health.devices.round import METRICS
 from fedjax_health.evaluation import curves, efficiency, suite
 from fedjax_health.evaluation.downstream import make_downstream, view_population
+from fedjax_health.evaluation.rivals import rival_tables
 from fedjax_health.evaluation.rows import exact_row
 from fedjax_health.federated.canaries import together
 from fedjax_health.files import replacing
@@ -83,7 +84,12 @@ def make_attacks() -> dict[str, Attack]:
 
 
 def fit_classifiers(
-    config: Config, p: Prepared, setting: suite.Setting, subjects: list[suite.Subject], mesh: Mesh
+    config: Config,
+    p: Prepared,
+    setting: suite.Setting,
+    subjects: list[suite.Subject],
+    rivals: dict[str, list[Table]],
+    mesh: Mesh,
 ) -> suite.Fits:
     """The classifier trained through the federation on real, synthetic and both.
 
@@ -92,6 +98,7 @@ def fit_classifiers(
       p: the domain.
       setting: of its evaluation.
       subjects: generators and their tables.
+      rivals: of `rivals.rival_tables`.
       mesh: devices.
     """
     domain, train = p.domain, config.classifier.train
@@ -102,7 +109,7 @@ def fit_classifiers(
     parts = build.build_parts(classifier, shared, train, config, mesh, published=False)
     keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
     downstream = make_downstream(parts, classifier, train, domain.train, domain.encoder, setting.include, keys)
-    return suite.fit_all(setting, subjects, downstream)
+    return suite.fit_all(setting, subjects, rivals, downstream)
 
 
 def evaluate(
@@ -111,6 +118,7 @@ def evaluate(
     subjects: list[suite.Subject],
     mesh: Mesh,
     promise: tuple[float, float] | None,
+    budget: tuple[float, float] | None,
     rows: dict[str, list[Row]],
     pictures: Pictures,
     writer: Writer,
@@ -122,15 +130,17 @@ def evaluate(
       p: the domain.
       subjects: generators and their tables.
       mesh: devices.
-      promise: (epsilon, delta) of the run, or None.
+      promise: (epsilon, delta) of the run, or None where it bounds no attack on membership.
+      budget: (epsilon, delta) of the run, or None without a guarantee.
       rows, pictures: added to.
       writer: TensorBoard histograms.
     """
     domain, setting = p.domain, make_setting(config, p, promise)
-    fits = fit_classifiers(config, p, setting, subjects, mesh)
+    rivals = rival_tables(setting, budget)
+    fits = fit_classifiers(config, p, setting, subjects, rivals, mesh)
     useful, detected, fair = suite.task_rows(setting, fits)
     member, roc = suite.membership_tables(setting, subjects, fits, make_attacks())
-    rows["similarity"] += suite.similarity_rows(setting, subjects)
+    rows["similarity"] += suite.similarity_rows(setting, subjects, rivals)
     rows["utility"] += useful
     rows["detection"] += detected
     rows["fairness"] += fair + suite.shift_rows(setting, subjects)

@@ -191,7 +191,7 @@ def evaluate(
     setting = make_setting(config, p, promise)
     rows["streams"] += stream_rows(setting, subjects)
     points += stream_points(setting, subjects)
-    fits = fit_classifiers(config, p, setting, subjects, sharding.make_local_mesh())
+    fits = fit_classifiers(config, p, setting, subjects, {}, sharding.make_local_mesh())
     rows["utility"] += suite.task_rows(setting, fits)[0]
     rows["membership"] += suite.membership_tables(setting, subjects, fits, make_attacks())[0]
 

@@ -171,11 +171,8 @@ class Synthesizer:
             table = _shards(table, rng.host_rng(self.seed, rng.Stream.SPREAD, "shards"))
         count = np.bincount(table.client).astype(np.int32)
         layout = layout_of(schema, chosen.representation)
-        model = make_vae(
-            layout,
-            schema.num_classes,
-            VaeConfig(chosen.hidden, "auto", chosen.latent, 1.0, chosen.train, chosen.decoder),
-        )
+        sizes = VaeConfig(chosen.hidden, "auto", chosen.latent, 1.0, chosen.train, chosen.decoder)
+        model = make_vae(layout, schema.num_classes, sizes)
         mechanism = "central_gaussian" if private else "none"
         parts = build_federation(
             model, stored_population(len(count), int(count.max()), int(count.min())), layout.dim, schema.num_classes,
@@ -195,8 +192,8 @@ class Synthesizer:
         )
         self.ledger = plan.ledger({release.stage: chosen.train.rounds})
         self.schema = schema
-        sizes = Coder(chosen.hidden, chosen.latent, chosen.decoder)
-        self._published = (Published(network, fitted), shares, sizes, chosen.representation)
+        coder = Coder(chosen.hidden, chosen.latent, chosen.decoder)
+        self._published = (Published(network, fitted), shares, coder, chosen.representation)
         self._generator = self._rebuilt(model)
         self.seconds = time.perf_counter() - began
         return self

@@ -163,6 +163,11 @@ RULES = [
     (COPULA | {"data.population": "procedural"}, "data.population='procedural' has none to be asked"),
     (COPULA | {"data.representation": "public"}, "space of data.representation='copula' and not 'public'"),
     (COPULA | {"data.representation": "scores"}, "space of data.representation='copula' and not 'scores'"),
+    # rivals
+    (OPEN | {"evaluation.rivals": ("aim",)}, "this run has no finite one"),
+    ({"privacy.epsilon": INFINITE, "evaluation.rivals": ("aim",)}, "this run has no finite one"),
+    (RECORDS | {"evaluation.rivals": ("aim",)}, "hides a record"),
+    ({"data.domains": ("vital_stream",), "evaluation.rivals": ("aim",)}, "holds streams"),
     # data
     ({"data.representation": "copula", "data.population": "procedural"}, "population='procedural' does not have"),
     (LOCAL | {"data.representation": "scores"}, "mechanism='local_gaussian' does not allow"),
@@ -199,6 +204,8 @@ def test_a_broken_rule_is_one_sentence_of_its_own(changes, sentence):
         train(algorithm="mime_lite", step_clip_norm=0.0, sampler="full", server_optimizer="yogi"),
         {"devices.availability": "markov", "devices.deadline_seconds": 60.0},
         RECORDS,
+        {"evaluation.rivals": ("aim",)},
+        LOCAL | {"evaluation.rivals": ("aim",)},
         LOCAL | train(compression__sign=True, compression__error_feedback=True, sampler="full"),
         LOCAL | train(algorithm="scaffold", step_clip_norm=0.0) | {"data.population": "procedural"},
         {"privacy.canaries": 100},

@@ -117,6 +117,7 @@ OUT_OF_RANGE = [
     ("evaluation.max_rows", 99),
     ("evaluation.synthetic_rows", -1),
     ("evaluation.max_false_positive_rate", 0.0),
+    ("evaluation.rivals", ("mst",)),
     ("vae.train.rounds", 0),
     ("vae.train.rounds", 601),
     ("vae.train.cohort", -100),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from fedjax_health import rng
 from fedjax_health.attacks.base import Attack, Published
+from fedjax_health.checks import RIVALS
 from fedjax_health.config import EvaluationConfig
 from fedjax_health.data.domain import Domain
 from fedjax_health.data.split import take_clients
@@ -26,7 +27,7 @@ COPULA = "gaussian-copula"
 MARGINALS = "independent-marginals"
 CEILING = "real-vs-real"
 WHITE_BOX = "white-box"
-OVERALL_ROWS = (*VIEWS, CEILING, COPULA, MARGINALS)  # rows that judge a whole table, not one feature of it
+OVERALL_ROWS = (*VIEWS, CEILING, COPULA, MARGINALS, *RIVALS)  # rows that judge a whole table, not one feature of it
 MOST_TARGETS = 500  # members, and as many non-members, a seed: three seeds then resolve a 1 % false-positive rate
 
 
@@ -89,12 +90,13 @@ def rows_of_clients(table: Table, clients: np.ndarray, most: int, generator: np.
     return take_clients(table, np.sort(order[:enough]))
 
 
-def similarity_rows(setting: Setting, subjects: Sequence[Subject]) -> list[Row]:
+def similarity_rows(setting: Setting, subjects: Sequence[Subject], rivals: Mapping[str, Sequence[Table]]) -> list[Row]:
     """Table 1, against held-out clients; ceiling: other real clients; floors: fitted on the pooled training records.
 
     Args:
       setting: the domain.
       subjects: generators.
+      rivals: of `rivals.rival_tables`.
     """
     domain, rows, most = setting.domain, [], setting.config.max_rows
     seeds = setting.include.shape[0]
@@ -112,6 +114,7 @@ def similarity_rows(setting: Setting, subjects: Sequence[Subject]) -> list[Row]:
         CEILING: lambda s, generator: train[s],
         COPULA: lambda s, generator: baselines.gaussian_copula(train[s], domain.schema, most, generator),
         MARGINALS: lambda s, generator: baselines.independent_marginals(train[s], domain.schema, most, generator),
+        **{name: lambda s, _, made=made: Table(*(c[:most] for c in made[s])) for name, made in rivals.items()},
     }
 
     def mark(name: str, s: int) -> Figures:
@@ -135,12 +138,15 @@ class Fits(NamedTuple):
     by_row: dict[tuple[str, str], Fitted]
 
 
-def fit_all(setting: Setting, subjects: Sequence[Subject], downstream: Downstream) -> Fits:
-    """Trains the classifier on real, on each generator's records, on both, and on the copula floor.
+def fit_all(
+    setting: Setting, subjects: Sequence[Subject], rivals: Mapping[str, list[Table]], downstream: Downstream
+) -> Fits:
+    """Trains the classifier on real, on each generator's records, on both, on the copula floor, and on the rivals.
 
     Args:
       setting: the domain.
       subjects: generators.
+      rivals: of `rivals.rival_tables`.
       downstream: federated training of the classifier.
     """
     domain = setting.domain
@@ -155,6 +161,8 @@ def fit_all(setting: Setting, subjects: Sequence[Subject], downstream: Downstrea
     name = f"{domain.name}/classifier"
     fits = {("-", real): downstream.fit(real, copulas, f"{name}/real")}
     fits["-", COPULA] = downstream.fit(synthetic, copulas, f"{name}/{COPULA}")
+    for rival, made in rivals.items():
+        fits["-", rival] = downstream.fit(synthetic, made, f"{name}/{rival}")
     for subject in subjects:
         for view in (synthetic, both):
             fits[subject.name, view] = downstream.fit(view, subject.tables, f"{name}/{subject.name}/{view}")

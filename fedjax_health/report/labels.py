@@ -61,6 +61,7 @@ BOUNDS = {  # rows that are no result but say how good or bad a result can be
     "real-vs-real": "Real against real (ceiling)",
     "independent-marginals": "Independent marginals (floor)",
     "gaussian-copula": "Gaussian copula (floor)",
+    "aim": "AIM, private, by a trusted curator (rival)",
     "dp-ceiling": "Most that the promise allows",
 }
 ROWS = {"real": "Real", "synthetic": "Synthetic", "real+synthetic": "Real + synthetic", **BOUNDS}

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from benchmarks import compare, dp_sgd, report, work
+from benchmarks import compare, dp_sgd, quality_peers, report, work
 from benchmarks.peers import line
 from fedjax_health.types import UserError
 
@@ -36,7 +36,10 @@ def test_each_peer_has_its_module_and_requirements():
     assert set(PEERS) == {"fedjax", "flower", "pfl", "torch_loop", "torch_vmap"}
     of_updates = {compare.SYSTEMS[name].environment for name in PEERS}
     of_records = {environment for environment, _, _ in dp_sgd.PEERS.values()}
-    assert of_updates | of_records == {path.stem for path in REQUIREMENTS} and not of_updates & of_records
+    of_tables = {quality_peers.ENVIRONMENT}
+    assert of_updates | of_records | of_tables == {path.stem for path in REQUIREMENTS}
+    assert not of_updates & of_records and not of_tables & (of_updates | of_records)
+    assert "import ctgan" in (ROOT / "benchmarks" / "peers" / "ctgan_tables.py").read_text()
     for _, module, mode in dp_sgd.PEERS.values():
         text = (ROOT / "benchmarks" / "peers" / f"{module}.py").read_text()
         assert f'"{mode}"' in text
