@@ -189,7 +189,13 @@ def get_config() -> Any:
                 "least_share": 0.75,
                 "randomness": "seed",
             },
-            "evaluation": {"max_rows": 3_000, "synthetic_rows": 0, "max_false_positive_rate": 0.05},
+            "evaluation": {
+                "max_rows": 3_000,
+                "synthetic_rows": 0,
+                "max_false_positive_rate": 0.05,
+                "augmentation": "fixed",
+                "real_fractions": (1.0,),
+            },
         },
         convert_dict=True,
     )

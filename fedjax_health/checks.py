@@ -206,3 +206,9 @@ def check(c: Config) -> None:
     require(e.synthetic_rows >= 0, f"config evaluation.synthetic_rows={e.synthetic_rows} must be 0 or more")
     rate = e.max_false_positive_rate
     require(0 < rate < 1, f"config evaluation.max_false_positive_rate={rate} must be between 0 and 1, both excluded")
+    check_choice("evaluation.augmentation", e.augmentation, ("fixed", "chosen"))
+    shares = e.real_fractions
+    require(
+        1.0 in shares and all(0 < share <= 1 for share in shares) and len(set(shares)) == len(shares),
+        f"config evaluation.real_fractions={shares} must be different shares in (0, 1], 1.0 among them, such as (1.0, 0.2)",
+    )

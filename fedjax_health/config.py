@@ -185,11 +185,17 @@ class EvaluationConfig:
       max_rows: most rows a similarity metric or a density attack looks at.
       synthetic_rows: rows published a model (0 = as many as real training rows, at most 50,000).
       max_false_positive_rate: operating point of the detector, chosen on validation clients, in (0, 1).
+      augmentation: "fixed" (row real+synthetic: as many synthetic rows as real ones) or "chosen" (row real+chosen as well: how
+        many of each class, chosen on validation clients; four more classifiers a generator).
+      real_fractions: shares of the training clients whose real records the classifier reads, with and without synthetic rows;
+        in (0, 1], 1 among them; each share below 1 is another classifier, and one more a generator.
     """
 
     max_rows: int
     synthetic_rows: int
     max_false_positive_rate: float
+    augmentation: str = "fixed"
+    real_fractions: tuple[float, ...] = (1.0,)
 
 
 @dataclasses.dataclass(frozen=True)
