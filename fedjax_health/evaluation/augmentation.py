@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from fedjax_health.evaluation.rows import Figures
 from fedjax_health.evaluation.setting import Setting, Subject
 from fedjax_health.evaluation.utility import positive_score, ranking_figures
 from fedjax_health.types import Table
+
+Judged: TypeAlias = tuple[Figures, Figures, Figures]  # utility, detection, fairness of one seed
 
 CHOSEN = "real+chosen"
 NOTHING = "none"
@@ -227,9 +230,6 @@ def gains(row: str, with_rows: Figures, alone: Figures) -> Figures:
         for metric in GAINED
         if (row, metric) in with_rows and (base, metric) in alone
     }
-
-
-Judged = tuple[Figures, Figures, Figures]  # utility, detection, fairness of one seed
 
 
 def with_gains(

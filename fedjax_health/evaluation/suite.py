@@ -84,7 +84,7 @@ def similarity_rows(setting: Setting, subjects: Sequence[Subject]) -> list[Row]:
     for name, results in judged.items():
         per_seed = [r.result() for r in results]
         rows += seed_rows(domain.name, name, per_seed)
-        compared = [(mark, marks_found[mark]) for mark in (CEILING, COPULA)]
+        compared = [(row, marks_found[row]) for row in (CEILING, COPULA)]
         rows += collapse.verdict_rows(domain.name, name, per_seed, *compared)
     return rows
 
@@ -136,9 +136,9 @@ def task_rows(setting: Setting, fits: Fits) -> tuple[list[Row], list[Row], list[
     domain, schema = setting.domain, setting.domain.schema
     validation, test = domain.validation, domain.test
     useful, detected, fair = [], [], []
-    alone: dict[str, list[tuple[Figures, Figures, Figures]]] = {}
+    alone: dict[str, list[augmentation.Judged]] = {}
     for (model, row), fitted in fits.by_row.items():
-        figures: list[tuple[Figures, Figures, Figures]] = []
+        figures: list[augmentation.Judged] = []
         for s in range(setting.include.shape[0]):
             p_validation, p_test = fitted.probabilities(validation, s), fitted.probabilities(test, s)
             threshold = utility.choose_threshold(validation.label, p_validation)
