@@ -190,7 +190,14 @@ def get_config() -> Any:
                 "least_share": 0.75,
                 "randomness": "seed",
             },
-            "evaluation": {"max_rows": 3_000, "synthetic_rows": 0, "max_false_positive_rate": 0.05, "rivals": ()},
+            "evaluation": {
+                "max_rows": 3_000,
+                "synthetic_rows": 0,
+                "max_false_positive_rate": 0.05,
+                "rivals": (),
+                "augmentation": "fixed",
+                "real_fractions": (1.0,),
+            },
         },
         convert_dict=True,
     )

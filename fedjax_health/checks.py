@@ -259,3 +259,9 @@ def check(c: Config) -> None:
         not e.rivals or not set(d.domains) & set(STREAMS),
         f"config evaluation.rivals={e.rivals} make tables, and data.domains={d.domains} holds streams; leave rivals empty",
     )
+    check_choice("evaluation.augmentation", e.augmentation, ("fixed", "chosen"))
+    shares = e.real_fractions
+    require(
+        1.0 in shares and all(0 < share <= 1 for share in shares) and len(set(shares)) == len(shares),
+        f"config evaluation.real_fractions={shares} must be different shares in (0, 1], 1.0 among them, such as (1.0, 0.2)",
+    )

@@ -189,12 +189,18 @@ class EvaluationConfig:
       max_false_positive_rate: operating point of the detector, chosen on validation clients, in (0, 1).
       rivals: private alternatives that a trusted curator of the pooled records could publish at the run's epsilon and delta, as
         rows of the tables: "aim" (see `evaluation.aim`). Not published, and so not in the run's ledger.
+      augmentation: "fixed" (row real+synthetic: as many synthetic rows as real ones) or "chosen" (row real+chosen as well: how
+        many of each class, chosen on validation clients; four more classifiers a generator).
+      real_fractions: shares of the training clients whose real records the classifier reads, with and without synthetic rows;
+        in (0, 1], 1 among them; each share below 1 is another classifier, and one more a generator.
     """
 
     max_rows: int
     synthetic_rows: int
     max_false_positive_rate: float
     rivals: tuple[str, ...] = ()
+    augmentation: str = "fixed"
+    real_fractions: tuple[float, ...] = (1.0,)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +17,7 @@ import numpy as np
 from fedjax_health import build, one_shot, rng, workdir
 from fedjax_health.config import Config, to_json
 from fedjax_health.data.representation import layout_of
-from fedjax_health.evaluation import efficiency, suite
+from fedjax_health.evaluation import collapse, efficiency, suite
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.federated import distributed, sharding
 from fedjax_health.federated.federation import Data
@@ -52,6 +54,7 @@ from fedjax_health.train.stage import Trained, federation_keys, train_stage
 from fedjax_health.types import Row, Table
 
 MOST_SYNTHETIC_ROWS = 50_000
+LOG = logging.getLogger("fedjax_health")
 
 
 def run(config: Config, path: str) -> str | None:
@@ -116,6 +119,9 @@ def run(config: Config, path: str) -> str | None:
                     subjects = synthesise(config, p, trained, path)
                 with timed(f"evaluate {p.domain.name}"):
                     evaluate(config, p, subjects, mesh, promise, budget, rows, pictures, writer)
+                for sentence in collapse.warnings(rows["similarity"], p.domain.name):
+                    LOG.warning("warning: %s", sentence)
+                    manifest["notes"].setdefault(p.domain.name, []).append(sentence)
                 rows["efficiency"] += cost_rows(config, p, trained, writer)
             schemas = {p.domain.name: p.domain.schema for p in prepared}
             publish_schemas(os.path.join(path, "synthetic"), schemas, config.models)
@@ -257,17 +263,42 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
         keys = federation_keys(rng.named_seed(config.seed, f"{domain}/{name}", "synthesis"), config.seeds)
         total = len(p.domain.train.label)
         wanted = config.evaluation.synthetic_rows or min(total, MOST_SYNTHETIC_ROWS)
-        tables = []
+        tables, every = [], []
         for s, network in enumerate(drawn.network):
             fitted = p.fitted[s] if p.fitted else ()
             if p.fitted and learns:  # a copula's own margins are the data's
                 fitted = calibrated_by(draw, network, p.shares[s], keys[s], kind, missing, p.fitted[s])
             released = Published(network, fitted)
+            every.append(released)
             table = sample(released, p.shares[s], keys[s], max(total, wanted))
             if s == 0:
                 published = Table(*(column[:wanted] for column in table))
                 publish(folder, f"{domain}_{name}", published, p.domain.schema)
                 save_generator(folder, domain, name, drawn.sizes, kind, released, p.shares[s], p.domain.schema)
             tables.append(Table(*(column[:total] for column in table)))
-        subjects.append(suite.Subject(name, tables, min(wanted, total), white_box(model, p, kind, drawn.params, keys)))
+        score = white_box(model, p, kind, drawn.params, keys)
+        more = rng.named_seed(config.seed, f"{domain}/{name}", "augmentation")
+        again = functools.partial(draw_more, sample, every, more)
+        subjects.append(suite.Subject(name, tables, min(wanted, total), score, again))
     return subjects
+
+
+def draw_more(
+    sample: Callable[[Published, np.ndarray, jax.Array, int], Table],
+    released: Sequence[Published],
+    seed: int,
+    s: int,
+    shares: np.ndarray,
+    rows: int,
+) -> Table:
+    """Rows of a generator beside those of its table.
+
+    Args:
+      sample: of `make_sampler`.
+      released: the generator of each seed.
+      seed: address of their randomness, not that of the tables.
+      s: number of the federation.
+      shares: f32[L], class shares.
+      rows: how many.
+    """
+    return sample(released[s], shares, federation_keys(seed, len(released))[s], rows)

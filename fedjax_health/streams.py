@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import os
 import time
 from collections.abc import Iterator
@@ -159,15 +160,15 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
         state = trained[stage].state
         sample = make_sampler(model, decoder_of(schema, "public"))
         keys = federation_keys(rng.named_seed(config.seed, stage, "synthesis"), config.seeds)
-        tables = []
-        for s in range(config.seeds):
-            released = jax.tree.map(lambda leaf, s=s: leaf[s], state.average)
-            tables.append(sample(Published(released), p.shares[s], keys[s], max(total, wanted)))
+        every = [Published(jax.tree.map(lambda leaf, s=s: leaf[s], state.average)) for s in range(config.seeds)]
+        tables = [sample(every[s], p.shares[s], keys[s], max(total, wanted)) for s in range(config.seeds)]
         published = Table(*(column[:wanted] for column in tables[0]))
         publish_windows(os.path.join(path, "synthetic"), f"{p.domain.name}_{name}", published, schema)
         tables = [Table(*(column[:total] for column in table)) for table in tables]
         scores = white_box(model, p, "public", state.params, keys)
-        subjects.append(suite.Subject(name, tables, min(wanted, total), scores))
+        again = rng.named_seed(config.seed, stage, "augmentation")
+        draw = functools.partial(experiment.draw_more, sample, every, again)
+        subjects.append(suite.Subject(name, tables, min(wanted, total), scores, draw))
     return subjects
 
 

@@ -176,6 +176,10 @@ RULES = [
         {"data.domains": ("table",), "data.validation_fraction": 0.4, "data.test_fraction": 0.6},
         "leave clients to train",
     ),
+    # evaluation
+    ({"evaluation.real_fractions": (0.2,)}, "1.0 among them"),
+    ({"evaluation.real_fractions": (1.0, 0.0)}, "different shares in (0, 1]"),
+    ({"evaluation.real_fractions": (1.0, 0.2, 0.2)}, "different shares in (0, 1]"),
 ]
 
 
@@ -218,6 +222,7 @@ def test_a_broken_rule_is_one_sentence_of_its_own(changes, sentence):
         MASKED | train(algorithm="scaffold", step_clip_norm=0.0, aggregation__secure_degree=20),
         OPEN | MASKED | train(sampler="fixed") | {"devices.over_commitment": 1.2},
         {"classifier.train.sampler": "fixed", "classifier.train.l2_clip_norm": INFINITE},  # never private
+        {"evaluation.augmentation": "chosen", "evaluation.real_fractions": (1, 0.2, 0.05)},
     ],
 )
 def test_what_no_rule_forbids_is_allowed(changes):
@@ -265,6 +270,8 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("privacy.least_share", 0.0),
     ("privacy.least_share", 1.1),
     ("privacy.randomness", "sytem"),
+    ("evaluation.augmentation", "choosen"),
+    ("evaluation.real_fractions", (1.0, 1.2)),
     ("vae.dense", "inner"),
     ("gan.dense", "inner"),
     ("classifier.dense", "inner"),

@@ -22,6 +22,7 @@ def smoke(**privacy) -> configuration.Config:
     raw.seeds = 2
     raw.vae.train.rounds, raw.classifier.train.rounds = 5, 5
     raw.models = ("vae",)
+    raw.evaluation.augmentation, raw.evaluation.real_fractions = "chosen", (1.0, 0.5)
     raw.privacy.update(privacy)
     return configuration.from_config_dict(raw)
 
@@ -52,7 +53,8 @@ def test_a_run_makes_its_files(tmp_path, mechanism):
     assert {r.row for r in rows} >= {"synthetic", "real-vs-real", "gaussian-copula", "shuffled-time", "heart_rate"}
     assert {r.model for r in rows} == {"-", "vae"} and {r.n for r in rows} == {2}
     useful = read_rows(str(run / "tables" / "utility.csv"))
-    assert {r.row for r in useful} == {"real", "synthetic", "real+synthetic", "gaussian-copula"}
+    more = {"real@50%", "real@50%+synthetic", "real+chosen"}
+    assert {r.row for r in useful} == {"real", "synthetic", "real+synthetic", "gaussian-copula"} | more
     windows = pd.read_parquet(run / "synthetic" / "vital_stream_vae.parquet")
     assert windows.groupby("window").size().eq(24).all() and windows["condition"].nunique() == 2
     assert windows["spo2"].between(70, 100).all()

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_health.data.encode import Encoder
-from fedjax_health.data.population import Population, Store, stored_population
+from fedjax_health.data.population import Population
+from fedjax_health.evaluation.mixtures import Held, Mixture, held, make_spans, spans_population, view_mixture
 from fedjax_health.federated.federation import Data, Parts
 from fedjax_health.federation_config import TrainConfig
 from fedjax_health.models.classifier import Classifier
@@ -33,46 +34,29 @@ class Fitted(NamedTuple):
 
 
 class Downstream(NamedTuple):
-    """Trains classifiers; one compilation serves every view and every generator.
+    """Trains classifiers; one compilation serves every view, every mixture and every generator.
 
     Attributes:
       fit: (view, synthetic tables [N] of M rows each, stage name) -> Fitted.
+      fit_mixtures: (mixtures [N], stage name) -> Fitted.
+      at: where the real records stand.
       traces: how often the chunk was traced.
     """
 
     fit: Callable[[str, list[Table], str], Fitted]
+    fit_mixtures: Callable[[list[Mixture], str], Fitted]
+    at: Held
     traces: Callable[[], int]
 
 
 def view_population(train: Table, num_clients: int) -> Population:
-    """Population of the classifier: a client's own records, as many synthetic ones, or both.
+    """Population of the classifier: a client's own records, synthetic ones, or both.
 
     Args:
       train: real records, client-major.
       num_clients: K.
     """
-    return stored_population(num_clients, 2 * int(np.bincount(train.client).max()))
-
-
-def interleave(train: Table, num_clients: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row order in which each client's real records are followed by as many synthetic ones.
-
-    Args:
-      train: real records, client-major, M rows.
-      num_clients: K.
-
-    Returns:
-      (order i32[2M] into [real; synthetic], offset i32[K] of the client's real records, count i32[K]).
-    """
-    count = np.bincount(train.client, minlength=num_clients).astype(np.int32)
-    total = len(train.label)
-    start = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int32)
-    within = np.arange(total) - start[train.client]
-    order = np.empty(2 * total, np.int32)
-    place = 2 * start[train.client] + within
-    order[place] = np.arange(total)
-    order[place + count[train.client]] = total + np.arange(total)
-    return order, 2 * start, count
+    return spans_population(num_clients, 2 * held(train, num_clients).most)
 
 
 def make_downstream(
@@ -86,7 +70,7 @@ def make_downstream(
 ) -> Downstream:
     """Prepares federated training of the classifier. It is evaluation only: no noise, never published.
 
-    The three views do the same number of steps on the same clients, so a difference between them is one of data.
+    All views and mixtures do the same number of steps on the same clients, so a difference between them is one of data.
 
     Args:
       parts: federation over `view_population`.
@@ -98,26 +82,18 @@ def make_downstream(
       keys: typed keys [N].
     """
     clients, seeds = include.shape[1], include.shape[0]
-    order, offset, count = interleave(train, clients)
+    at = held(train, clients)
     encode = jax.jit(encoder.encode)
     real = np.asarray(encode(train.values))
     program = make_train(parts, config, shared_population=False)
     compiled: list[Any] = []
     predict = jax.jit(lambda released, x: classifier.predict(released, encoder.encode(x)))
 
-    def store(view: str, synthetic: list[Table]) -> Store:
-        x = np.stack([np.concatenate([real, np.asarray(encode(s.values))])[order] for s in synthetic])
-        y = np.stack([np.concatenate([train.label, s.label])[order] for s in synthetic])
-        first = offset + count if view == "synthetic" else offset
-        size = 2 * count if view == "real+synthetic" else count
-
-        def each(a: np.ndarray) -> Array:
-            return jnp.asarray(np.broadcast_to(a, (seeds, clients)).astype(np.int32))
-
-        return Store(jnp.asarray(x), jnp.asarray(y.astype(np.int32)), each(first), each(size))
-
     def fit(view: str, synthetic: list[Table], stage: str) -> Fitted:
-        data = Data(store(view, synthetic), jnp.asarray(include))
+        return fit_mixtures([view_mixture(view, made, at) for made in synthetic], stage)
+
+    def fit_mixtures(mixtures: list[Mixture], stage: str) -> Fitted:
+        data = Data(make_spans(mixtures, real, train.label, encode), jnp.asarray(include))
         state = program.init(keys)
         hyper = make_hyper(
             {
@@ -152,4 +128,4 @@ def make_downstream(
 
         return Fitted(lambda table, seed: np.exp(log_probability(table, seed)), loss)
 
-    return Downstream(fit, program.traces)
+    return Downstream(fit, fit_mixtures, at, program.traces)

@@ -13,13 +13,12 @@ from threadpoolctl import threadpool_limits
 from fedjax_health import rng
 from fedjax_health.attacks.base import Attack, Published
 from fedjax_health.checks import RIVALS
-from fedjax_health.config import EvaluationConfig
-from fedjax_health.data.domain import Domain
 from fedjax_health.data.split import take_clients
-from fedjax_health.evaluation import baselines, curves, detection, fairness, utility
+from fedjax_health.evaluation import augmentation, baselines, collapse, curves, detection, fairness, utility
 from fedjax_health.evaluation.downstream import VIEWS, Downstream, Fitted
 from fedjax_health.evaluation.membership import client_scores, dp_ceiling, membership_rows
 from fedjax_health.evaluation.rows import Figures, seed_rows
+from fedjax_health.evaluation.setting import Setting, Subject, included
 from fedjax_health.evaluation.similarity import overall, similarity
 from fedjax_health.types import Row, Table
 
@@ -29,50 +28,6 @@ CEILING = "real-vs-real"
 WHITE_BOX = "white-box"
 OVERALL_ROWS = (*VIEWS, CEILING, COPULA, MARGINALS, *RIVALS)  # rows that judge a whole table, not one feature of it
 MOST_TARGETS = 500  # members, and as many non-members, a seed: three seeds then resolve a 1 % false-positive rate
-
-
-class Subject(NamedTuple):
-    """One generator under evaluation.
-
-    Attributes:
-      name: "vae", "wgan_gp", ...
-      tables: N synthetic tables, one a seed, as many rows as the real training table.
-      published: rows of each that are (or would be) published, from the top: what the attacker sees.
-      score: (table, seed index) -> f64[M], the model's own membership score (white-box attacker).
-    """
-
-    name: str
-    tables: list[Table]
-    published: int
-    score: Callable[[Table, int], np.ndarray]
-
-
-class Setting(NamedTuple):
-    """What every part of the evaluation needs.
-
-    Attributes:
-      domain: tables and schema.
-      include: bool[N, K], training clients of each seed.
-      config: sizes and the operating point.
-      seed: the run's seed.
-      promise: (epsilon, delta) of the run, or None without a guarantee.
-    """
-
-    domain: Domain
-    include: np.ndarray
-    config: EvaluationConfig
-    seed: int
-    promise: tuple[float, float] | None
-
-    def generator(self, stream: rng.Stream, *names: str) -> np.random.Generator:
-        """Host randomness of a part, by its address."""
-        return rng.host_rng(self.seed, stream, self.domain.name, *names)
-
-
-def included(setting: Setting, seed: int, member: bool) -> np.ndarray:
-    """Ids of stored training clients that are members (or not) in a seed, and hold records."""
-    held = np.unique(setting.domain.train.client)
-    return held[setting.include[seed][held] == member]
 
 
 def rows_of_clients(table: Table, clients: np.ndarray, most: int, generator: np.random.Generator) -> Table:
@@ -101,10 +56,11 @@ def similarity_rows(setting: Setting, subjects: Sequence[Subject], rivals: Mappi
     domain, rows, most = setting.domain, [], setting.config.max_rows
     seeds = setting.include.shape[0]
 
-    def against(table: Table, *names: str) -> Figures:
-        return similarity(
-            domain.test, table, domain.schema, setting.generator(rng.Stream.EVALUATE, *names), max_rows=most
-        )
+    def against(table: Table, name: str, s: int) -> Figures:
+        generator = setting.generator(rng.Stream.EVALUATE, name, str(s))
+        figures = similarity(domain.test, table, domain.schema, generator, max_rows=most)
+        trained = Table(*(column[setting.include[s][domain.train.client]] for column in domain.train))
+        return figures | collapse.collapse_figures(domain.test, table, trained, domain.schema, most)
 
     train = []
     for s in range(seeds):
@@ -119,23 +75,28 @@ def similarity_rows(setting: Setting, subjects: Sequence[Subject], rivals: Mappi
 
     def mark(name: str, s: int) -> Figures:
         table = marks[name](s, setting.generator(rng.Stream.EVALUATE, name, str(s)))
-        return overall(against(table, name, str(s)), name)
+        return overall(against(table, name, s), name)
 
     # one thread a judgement and as many judgements at once as there are cores: each is too small to share out
     with threadpool_limits(1, user_api="openmp"), ThreadPoolExecutor(os.cpu_count()) as pool:
         marked = {name: [pool.submit(mark, name, s) for s in range(seeds)] for name in marks}
-        judged = {g.name: [pool.submit(against, t, g.name, str(s)) for s, t in enumerate(g.tables)] for g in subjects}
-    for results in marked.values():
-        rows += seed_rows(domain.name, "-", [r.result() for r in results])
+        judged = {g.name: [pool.submit(against, t, g.name, s) for s, t in enumerate(g.tables)] for g in subjects}
+    marks_found = {name: [r.result() for r in results] for name, results in marked.items()}
+    for per_seed in marks_found.values():
+        rows += seed_rows(domain.name, "-", per_seed)
     for name, results in judged.items():
-        rows += seed_rows(domain.name, name, [r.result() for r in results])
+        per_seed = [r.result() for r in results]
+        rows += seed_rows(domain.name, name, per_seed)
+        compared = [(row, marks_found[row]) for row in (CEILING, COPULA)]
+        rows += collapse.verdict_rows(domain.name, name, per_seed, *compared)
     return rows
 
 
 class Fits(NamedTuple):
-    """Classifiers by (generator or "-", row of the table)."""
+    """Classifiers by (generator or "-", row of the table), and figures of how some were trained, one a seed."""
 
     by_row: dict[tuple[str, str], Fitted]
+    about: dict[tuple[str, str], list[Figures]]
 
 
 def fit_all(
@@ -166,7 +127,8 @@ def fit_all(
     for subject in subjects:
         for view in (synthetic, both):
             fits[subject.name, view] = downstream.fit(view, subject.tables, f"{name}/{subject.name}/{view}")
-    return Fits(fits)
+    more, about = augmentation.fit_more(setting, subjects, fits["-", real], downstream, name)
+    return Fits(fits | more, about)
 
 
 def task_rows(setting: Setting, fits: Fits) -> tuple[list[Row], list[Row], list[Row]]:
@@ -182,8 +144,9 @@ def task_rows(setting: Setting, fits: Fits) -> tuple[list[Row], list[Row], list[
     domain, schema = setting.domain, setting.domain.schema
     validation, test = domain.validation, domain.test
     useful, detected, fair = [], [], []
+    alone: dict[str, list[augmentation.Judged]] = {}
     for (model, row), fitted in fits.by_row.items():
-        figures: list[tuple[Figures, Figures, Figures]] = []
+        figures: list[augmentation.Judged] = []
         for s in range(setting.include.shape[0]):
             p_validation, p_test = fitted.probabilities(validation, s), fitted.probabilities(test, s)
             threshold = utility.choose_threshold(validation.label, p_validation)
@@ -200,6 +163,8 @@ def task_rows(setting: Setting, fits: Fits) -> tuple[list[Row], list[Row], list[
                     fairness.fairness_figures(row, schema, test, test.label, p_test, threshold),
                 )
             )
+        alone.setdefault(row, figures)
+        figures = augmentation.with_gains(row, figures, alone, fits.about.get((model, row)))
         for target, per_seed in zip((useful, detected, fair), zip(*figures, strict=True), strict=True):
             target += seed_rows(domain.name, model, per_seed)
     return useful, detected, fair

@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from fedjax_health.evaluation import collapse
 from fedjax_health.report import curves, figures, labels, layout, read, tables
 from fedjax_health.report.statement import make_statement
 from fedjax_health.report.summary import Promise, summarise
@@ -62,6 +63,9 @@ def render_report(workdir: str) -> str:
         formal=promise is not None,
         ceiling=ceiling is not None,
         factor=None if promise is None else math.exp(min(promise[0], 700.0)),
+        collapsed=[
+            sentence for d in domains for sentence in collapse.warnings(tidy["similarity"], d, labels.model_label)
+        ],
         summary=summary,
         statement=make_statement(workdir, ledger, schemas, files, summary),
         domains=[_domain(workdir, d, tidy, lines, schemas.get(d, {}), ceiling) for d in domains],
@@ -100,7 +104,7 @@ def _template(seeds: int) -> jinja2.Template:
         epsilon_text=tables.epsilon_text,
         power=tables.power,
         quantity=tables.quantity,
-        row_label=lambda name: labels.ROWS.get(name, name),
+        row_label=labels.row_label,
         event_label=lambda name: labels.EVENTS.get(name, name),
         metric_label=labels.heading,
         stage_label=labels.stage_label,
@@ -151,15 +155,18 @@ def _domain(
         mine["membership"] = [r for r in mine["membership"] if r.row != "dp-ceiling"]
     points = {name: [r for r in rows if r["domain"] == domain] for name, rows in lines.items()}
     columns = {c["name"]: c for c in schema.get("columns", ())}
-    plain = {name: layout.plain(mine[name]) for name in ("utility", "detection")}
-    detected = [r for r in mine["detection"] if "[" not in r.metric]
+    plain = {name: layout.trained(mine[name]) for name in ("utility", "detection")}
+    detects = bool(plain["detection"].lines)
     grids = {
         "similarity": layout.features(mine["similarity"], columns),
         "overall": layout.overall(mine["similarity"]),
+        "collapse": layout.collapse_signs(mine["similarity"]),
         "missing": layout.missing(mine["similarity"]),
         # the paper's Table 2 is of a diagnosis; a detection domain has Table 4 instead
-        "utility": plain["utility"] if detected else layout.with_paper(plain["utility"], "utility"),
-        "detection": layout.with_paper(layout.plain(detected), "detection"),
+        "utility": plain["utility"] if detects else layout.with_paper(plain["utility"], "utility"),
+        "detection": layout.with_paper(plain["detection"], "detection"),
+        "gained": layout.gained(mine["detection" if detects else "utility"]),
+        "added": layout.added(mine["utility"]),
         "types": layout.types(mine["detection"]),
         "membership": layout.membership(mine["membership"]),
         "costs": layout.costs(mine["efficiency"]),

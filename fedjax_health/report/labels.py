@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fedjax_health.evaluation.augmentation import CHOSEN, GAINED
 from fedjax_health.types import Row
 
 
@@ -29,8 +30,14 @@ METRICS = {  # in the order of the columns
     "js_distance": Metric("JS ↓"),
     "correlation_error_mean": Metric("Correlation error, mean ↓", 0.0, 2.0),
     "correlation_error_max": Metric("Correlation error, max ↓", 0.0, 2.0),
+    "missing_correlation_error_mean": Metric("Error of what is missing together, mean ↓", 0.0, 2.0),
+    "missing_correlation_error_max": Metric("Error of what is missing together, max ↓", 0.0, 2.0),
     "coverage": Metric("Coverage ↑"),
     "c2st_auc": Metric("C2ST AUC (best 0.5)"),
+    "sample_recall": Metric("Sample recall ↑"),
+    "lost_classes": Metric("Lost classes ↓", 0.0, math.inf),
+    "narrow_columns": Metric("Columns without spread ↓", 0.0, math.inf),
+    "excess_duplicates": Metric("Repeated rows, synthetic − real (best 0)", -1.0),
     "missing_rate_difference": Metric("Share missing, synthetic − real (best 0)", -1.0),
     "label_rate_difference": Metric("Share positive, synthetic − real (best 0)", -1.0),
     "detection_rate": Metric("Detection rate ↑"),
@@ -48,6 +55,8 @@ METRICS = {  # in the order of the columns
     "auroc": Metric("AUROC ↑"),
     "pr_auc": Metric("PR-AUC ↑"),
     "macro_f1": Metric("Macro-F1 ↑"),
+    "added_rows": Metric("Rows added", 0.0, math.inf),
+    "chosen": Metric("Share of seeds that chose it"),
     "epsilon_accounted": Metric("ε accounted, this training", 0.0, math.inf),
     "epsilon_estimate": Metric("ε estimated by the audit", 0.0, math.inf),
     "epsilon_lower_bound": Metric("ε proven at least, 95 %", 0.0, math.inf),
@@ -57,6 +66,7 @@ METRICS = {  # in the order of the columns
     "accuracy_gap": Metric("Largest gap in accuracy"),
     "equalised_odds_difference": Metric("Equalised-odds difference"),
 }
+METRICS |= {f"{m}_gain": Metric(f"{METRICS[m].heading.removesuffix(' ↑')}, gain ↑", -1.0) for m in GAINED}
 BOUNDS = {  # rows that are no result but say how good or bad a result can be
     "real-vs-real": "Real against real (ceiling)",
     "independent-marginals": "Independent marginals (floor)",
@@ -64,7 +74,13 @@ BOUNDS = {  # rows that are no result but say how good or bad a result can be
     "aim": "AIM, private, by a trusted curator (rival)",
     "dp-ceiling": "Most that the promise allows",
 }
-ROWS = {"real": "Real", "synthetic": "Synthetic", "real+synthetic": "Real + synthetic", **BOUNDS}
+ROWS = {
+    "real": "Real",
+    "synthetic": "Synthetic",
+    "real+synthetic": "Real + synthetic",
+    CHOSEN: "Real + synthetic, amount chosen",
+    **BOUNDS,
+}
 SETTINGS = {  # the first half of a membership row: what is attacked
     "model-on-real": "A classifier trained on real records",
     "model-on-synthetic": "A classifier trained on synthetic records",
@@ -86,6 +102,14 @@ MODELS = {
     "real": "Real", "-": "–", "vae": "VAE", "wgan_gp": "WGAN-GP", "gan": "GAN", "acgan": "AC-GAN", "medgan": "medGAN",
     "diffusion": "Diffusion", "copula": "One-shot copula", "paper": "the paper",
 }  # fmt: skip
+
+
+def row_label(row: str) -> str:
+    """Name of a row for readers, such as "Real of 20 % of the clients + synthetic" for "real@20%+synthetic"."""
+    cut = re.fullmatch(r"real@([\d.]+)%(\+synthetic)?", row)
+    if cut is None:
+        return ROWS.get(row, row)
+    return f"Real of {cut[1]}\u00a0% of the clients{' + synthetic' if cut[2] else ''}"
 
 
 def model_label(model: str) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fedjax_health.evaluation import collapse
 from fedjax_health.report import labels, tables
 from fedjax_health.report.paper import paper_line, with_paper
 from fedjax_health.types import Row
@@ -20,7 +21,34 @@ Columns = Mapping[str, Mapping[str, Any]]  # name -> column of synthetic/schema.
 
 def overall(rows: Sequence[Row]) -> tables.Grid:
     """Table 1 for the table as a whole, with its floors and its ceiling."""
-    return plain([r for r in rows if r.row in labels.ROWS])
+    apart = ("collapsed", *collapse.FIGURES)
+    return plain([r for r in rows if r.row in labels.ROWS and _group(r.metric)[0] not in apart])
+
+
+def collapse_signs(rows: Sequence[Row]) -> tables.Grid:
+    """What the verdict on collapse is read from, beside the coverage, for every generator, the floors and the ceiling."""
+    return plain([r for r in rows if r.row in labels.ROWS and r.metric in collapse.FIGURES])
+
+
+def trained(rows: Sequence[Row]) -> tables.Grid:
+    """Table 2 or 4: quality of classifiers, without what stands in grids of its own (by type, gains, rows added)."""
+    return plain([r for r in rows if "[" not in r.metric and not r.metric.endswith("_gain")])
+
+
+def gained(rows: Sequence[Row]) -> tables.Grid:
+    """What synthetic rows added to the same real ones, paired by seed."""
+    return plain([r for r in rows if r.metric.endswith("_gain")])
+
+
+def added(rows: Sequence[Row]) -> tables.Grid:
+    """Rows of each class that were added where the amount was chosen, and how often each amount was: a line each."""
+    mine = [r for r in rows if _group(r.metric)[0] in ("added_rows", "chosen")]
+
+    def name(r: Row) -> tuple[str, str]:
+        metric, group = _group(r.metric)
+        return (f"rows added: {group}" if metric == "added_rows" else f"share of seeds that chose: {group}"), "-"
+
+    return tables.grid(mine, name, lambda r: f"\n{r.model}", by_line=True)
 
 
 def plain(rows: Sequence[Row]) -> tables.Grid:

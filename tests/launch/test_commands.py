@@ -134,6 +134,8 @@ def test_readme_table_runs(tmp_path):
     small = [
         "--config.seeds=2",
         "--config.evaluation.max_rows=300",
+        "--config.evaluation.augmentation=chosen",
+        "--config.evaluation.real_fractions=(1.0, 0.2)",
         "--config.vae.hidden=8",
         "--config.wgan_gp.hidden=8",
     ]
@@ -151,6 +153,10 @@ def test_readme_table_runs(tmp_path):
             str(run / "synthetic" / f"table_{model}.csv"), str(run / "synthetic" / "table.schema.json"), "diagnosis"
         )
         assert len(back.table.label) == len(records)
+        useful = {(r.row, r.metric): r for r in read_rows(str(run / "tables" / "utility.csv")) if r.model == model}
+        assert {row for row, _ in useful} == {"synthetic", "real+synthetic", "real@20%+synthetic", "real+chosen"}
+        assert ("real@20%+synthetic", "auroc_gain") in useful and ("synthetic", "auroc_gain") not in useful
+        assert sum(r.value for (_, metric), r in useful.items() if metric.startswith("chosen[")) == pytest.approx(1)
     assert json.loads((run / "privacy_ledger.json").read_text())["epsilon_total"] <= 8.0
 
 

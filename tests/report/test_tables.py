@@ -106,3 +106,7 @@ def test_headings_and_names():
     assert labels.heading("new_metric") == "new metric"
     assert labels.feature_label("glucose", {"glucose": {"unit": "mg/dL"}}) == "glucose (mg/dL)"
     assert labels.stage_label("vitals/wgan_gp") == "WGAN-GP · vitals"
+    assert labels.row_label("real@12.5%") == "Real of 12.5\u00a0% of the clients"
+    assert labels.row_label("real@5%+synthetic") == "Real of 5\u00a0% of the clients + synthetic"
+    assert [labels.row_label(row) for row in ("real", "real@x", "real+smote")] == ["Real", "real@x", "real+smote"]
+    assert labels.short_heading("detection_at_1pct_fpr_gain") == "Detection at 1\u00a0% FPR, gain"
