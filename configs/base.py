@@ -156,6 +156,21 @@ def get_config() -> Any:
                     ema_decay=0.99,
                 ),
             },
+            # privacy is paid by the vote, whatever the teachers learn: many teachers, few votes
+            "pategan": {
+                "hidden": (64, 64),
+                "dense": "auto",
+                "latent": 16,
+                "teachers": 200,
+                "votes": 32,
+                "threshold": "mean",
+                "generator_steps": 1,
+                "generator_batch": 256,
+                "generator_learning_rate": 1e-3,
+                "train": train(
+                    rounds=600, cohort=200, sampler="fixed", batch_size=24, client_learning_rate=0.05, l2_clip_norm=1.0
+                ),
+            },
             "classifier": {
                 "hidden": (64, 64),
                 "dense": "auto",

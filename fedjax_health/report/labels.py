@@ -82,7 +82,7 @@ EVENTS = {  # classes of events
 }
 MODELS = {
     "real": "Real", "-": "–", "vae": "VAE", "wgan_gp": "WGAN-GP", "gan": "GAN", "acgan": "AC-GAN", "medgan": "medGAN",
-    "diffusion": "Diffusion", "paper": "the paper",
+    "diffusion": "Diffusion", "pategan": "PATE-GAN", "paper": "the paper",
 }  # fmt: skip
 
 
