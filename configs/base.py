@@ -161,14 +161,19 @@ def get_config() -> Any:
                 "hidden": (64, 64),
                 "dense": "auto",
                 "latent": 16,
-                "teachers": 200,
+                "teachers": 400,
                 "votes": 32,
                 "threshold": "mean",
                 "generator_steps": 1,
                 "generator_batch": 256,
                 "generator_learning_rate": 1e-3,
                 "train": train(
-                    rounds=600, cohort=200, sampler="fixed", batch_size=24, client_learning_rate=0.05, l2_clip_norm=1.0
+                    cohort=400,
+                    sampler="fixed",
+                    batch_size=24,
+                    client_learning_rate=0.1,
+                    server_learning_rate=0.05,
+                    l2_clip_norm=1.0,
                 ),
             },
             "classifier": {

@@ -149,7 +149,7 @@ RULES = [
     # teachers that vote
     ({"pategan.teachers": 1}, "pategan.teachers=1 must be at least 2"),
     *((VOTED | other, "set it to 'central_gaussian' or 'none'") for other in (LOCAL, RECORDS, CORRELATED)),
-    (VOTED | {"pategan.train.cohort": 300}, "cohort=300 must be a multiple of teachers=200"),
+    (VOTED | {"pategan.train.cohort": 300}, "cohort=300 must be a multiple of teachers=400"),
     (VOTED | OPEN | {"devices.over_commitment": 1.2}, "nobody is asked in a client's place"),
     (VOTED | {"pategan.train.sampler": "poisson"}, "as many clients of every teacher"),
     (VOTED | {"pategan.train.algorithm": "fedprox"}, "algorithm='fedprox' does not go with teachers that vote"),
