@@ -156,23 +156,23 @@ def get_config() -> Any:
                     ema_decay=0.99,
                 ),
             },
-            # privacy is paid by the vote, whatever the teachers learn: many teachers, few votes
+            # privacy is paid by the vote: noise grows with the root of the votes, what it must not drown with the teachers
             "pategan": {
                 "hidden": (64, 64),
                 "dense": "auto",
                 "latent": 16,
                 "teachers": 400,
-                "votes": 32,
+                "votes": 128,
                 "threshold": "mean",
                 "generator_steps": 1,
                 "generator_batch": 256,
-                "generator_learning_rate": 1e-3,
+                "generator_learning_rate": 5e-4,
                 "train": train(
                     cohort=400,
                     sampler="fixed",
                     batch_size=24,
                     client_learning_rate=0.1,
-                    server_learning_rate=0.05,
+                    server_learning_rate=0.02,
                     l2_clip_norm=1.0,
                 ),
             },
