@@ -15,7 +15,7 @@ from fedjax_health.attacks.poisoning import make_update_attack, poison_populatio
 from fedjax_health.build_costs import make_costs
 from fedjax_health.build_secure import Secure, check_private_secure, make_secure
 from fedjax_health.checks import MECHANISMS
-from fedjax_health.checks_training import check_votes
+from fedjax_health.checks_votes import check_votes
 from fedjax_health.data.population import Population
 from fedjax_health.devices.round import DeviceLayer
 from fedjax_health.federated.adaptive_clip import with_clip_norm

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fedjax_health.checks_training import check_choice, check_train, check_votes, positive, require
+from fedjax_health.checks_training import check_choice, check_train, positive, require
+from fedjax_health.checks_votes import check_votes
 from fedjax_health.data.schema import REPRESENTATIONS
 
 if TYPE_CHECKING:  # config imports this module

@@ -123,8 +123,18 @@ def _check_aggregation(c: TrainConfig, path: str) -> None:
     )
 
 
-def _go_together(path: str, rules: tuple[tuple[bool, str, str], ...], with_what: str, otherwise: str) -> None:
-    """Requires every (ok, what, remedy): settings that go with another one."""
+def go_together(path: str, rules: tuple[tuple[bool, str, str], ...], with_what: str, otherwise: str) -> None:
+    """Requires every (ok, what, remedy): settings that go with another one.
+
+    Args:
+      path: of the section.
+      rules: (whether it holds, "key=value", what to set it to).
+      with_what: the other one.
+      otherwise: the other remedy.
+
+    Raises:
+      UserError: the first rule broken.
+    """
     for ok, what, remedy in rules:
         require(ok, f"config {path}.{what} does not go with {with_what}; set {remedy}, or {otherwise}")
 
@@ -154,61 +164,12 @@ def check_secure(c: TrainConfig, path: str, mechanism: str) -> None:
         (not z.sign, f"compression.sign={z.sign}", "False: secure_bits is the quantiser"),
         (not z.error_feedback, f"compression.error_feedback={z.error_feedback}", "False: rounding is unbiased"),
     )
-    _go_together(path, plain, f"aggregation.secure={a.secure!r}", "secure to 'none'")
+    go_together(path, plain, f"aggregation.secure={a.secure!r}", "secure to 'none'")
     require(
         mechanism in ("none", "central_gaussian", "distributed_gaussian"),
         f"config {path}.aggregation.secure={a.secure!r} is not accounted for with privacy.mechanism={mechanism!r}; set it to "
         "'none'",
     )
-
-
-def check_votes(c: TrainConfig, path: str, mechanism: str, teachers: int, over_commitment: float) -> None:
-    """Rules of a training whose clients train teachers that vote.
-
-    Args:
-      c: the section.
-      path: its name in the config.
-      mechanism: privacy.mechanism.
-      teachers: k.
-      over_commitment: devices.over_commitment.
-
-    Raises:
-      UserError: the first rule broken.
-    """
-    who, otherwise = "teachers that vote (PATE-GAN)", "train another model"
-    require(
-        mechanism in ("central_gaussian", "none"),
-        f"config privacy.mechanism={mechanism!r} does not go with {who}: the noise is on votes that the server counts; set it "
-        f"to 'central_gaussian' or 'none', or {otherwise}",
-    )
-    require(
-        c.cohort % teachers == 0,
-        f"config {path}.cohort={c.cohort} must be a multiple of teachers={teachers}, so that each round asks as many clients "
-        "of every teacher; change either",
-    )
-    require(
-        over_commitment == 1,
-        f"config devices.over_commitment={over_commitment} does not go with {who}: nobody is asked in a client's place; set it "
-        f"to 1, or {otherwise}",
-    )
-    a, z = c.aggregation, c.compression
-    plain = (
-        (c.sampler == "fixed", f"sampler={c.sampler!r}", "'fixed': as many clients of every teacher"),
-        (c.algorithm == "fedavg", f"algorithm={c.algorithm!r}", "'fedavg'"),
-        (a.rule == "mean", f"aggregation.rule={a.rule!r}", "'mean': the votes are what is robust"),
-        (a.weighting == "equal", f"aggregation.weighting={a.weighting!r}", "'equal'"),
-        (a.attack == "none", f"aggregation.attack={a.attack!r}", "'none'"),
-        (a.secure == "none", f"aggregation.secure={a.secure!r}", "'none': the server holds the teachers"),
-        (c.hierarchy.institutions == 0, f"hierarchy.institutions={c.hierarchy.institutions}", "0"),
-        (c.clip_quantile == 0, f"clip_quantile={c.clip_quantile}", "0"),
-        (not z.rotate, f"compression.rotate={z.rotate}", "False"),
-        (z.sparsify == "none", f"compression.sparsify={z.sparsify!r}", "'none'"),
-        (not z.error_feedback, f"compression.error_feedback={z.error_feedback}", "False"),
-        (z.bits == 0, f"compression.bits={z.bits}", "0"),
-        (not z.sign, f"compression.sign={z.sign}", "False"),
-        (z.down_bits == 0, f"compression.down_bits={z.down_bits}", "0"),
-    )
-    _go_together(path, plain, who, otherwise)
 
 
 def _check_compression(c: TrainConfig, path: str) -> None:
@@ -261,7 +222,7 @@ def _check_adaptive_clip(c: TrainConfig, path: str, mechanism: str) -> None:
         (not z.error_feedback, f"compression.error_feedback={z.error_feedback}", "False"),
         (z.bits == 0 or z.bits >= 8, f"compression.bits={z.bits}", "0 or at least 8"),
     )
-    _go_together(path, together, f"clip_quantile={c.clip_quantile}", "clip_quantile to 0")
+    go_together(path, together, f"clip_quantile={c.clip_quantile}", "clip_quantile to 0")
     require(
         mechanism in ("central_gaussian", "none"),
         f"config {path}.clip_quantile={c.clip_quantile} needs whole updates with the noise of a round on their sum, which "
