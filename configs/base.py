@@ -157,6 +157,26 @@ def get_config() -> Any:
                     ema_decay=0.99,
                 ),
             },
+            # privacy is paid by the vote: noise grows with the root of the votes, what it must not drown with the teachers
+            "pategan": {
+                "hidden": (64, 64),
+                "dense": "auto",
+                "latent": 16,
+                "teachers": 400,
+                "votes": 128,
+                "threshold": "mean",
+                "generator_steps": 1,
+                "generator_batch": 256,
+                "generator_learning_rate": 5e-4,
+                "train": train(
+                    cohort=400,
+                    sampler="fixed",
+                    batch_size=24,
+                    client_learning_rate=0.1,
+                    server_learning_rate=0.02,
+                    l2_clip_norm=1.0,
+                ),
+            },
             "classifier": {
                 "hidden": (64, 64),
                 "dense": "auto",

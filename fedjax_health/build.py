@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from fedjax_health import rng
 from fedjax_health.build_federation import build_federation
 from fedjax_health.build_secure import check_private_secure, ring_graph
-from fedjax_health.config import Config, GanConfig, MedganConfig, ModelConfig, TrainConfig, VaeConfig
+from fedjax_health.config import Config, GanConfig, MedganConfig, ModelConfig, PateganConfig, TrainConfig, VaeConfig
 from fedjax_health.data.domain import Domain, domain_from_simulator, domain_from_source
 from fedjax_health.data.mimic3 import load_mimic3
 from fedjax_health.data.non_eeg import load_non_eeg
@@ -33,6 +33,7 @@ from fedjax_health.models.copula import make_copula
 from fedjax_health.models.diffusion import make_diffusion
 from fedjax_health.models.gan import make_gan
 from fedjax_health.models.medgan import make_medgan
+from fedjax_health.models.pategan import make_pategan
 from fedjax_health.models.stream_vae import make_stream_vae
 from fedjax_health.models.stream_wgan_gp import make_stream_wgan_gp
 from fedjax_health.models.vae import make_vae
@@ -60,6 +61,7 @@ MODELS: dict[str, Callable[..., GenerativeModel]] = {
     "acgan": make_acgan,
     "medgan": make_medgan,
     "diffusion": make_diffusion,
+    "pategan": make_pategan,
 }
 ONE_SHOTS: dict[str, Callable[..., OneShot]] = {"copula": make_copula}  # nothing of them is trained
 STREAM_MODELS: dict[str, Callable[..., GenerativeModel]] = {"vae": make_stream_vae, "wgan_gp": make_stream_wgan_gp}
@@ -105,6 +107,8 @@ def model_numbers(section: ModelConfig) -> dict[str, float]:
     """
     if isinstance(section, VaeConfig):
         return {"kl_weight": section.kl_weight}
+    if isinstance(section, PateganConfig):
+        return {"generator_learning_rate": section.generator_learning_rate}
     if not isinstance(section, GanConfig):
         return {}
     own = {"reconstruction_weight": section.reconstruction_weight} if isinstance(section, MedganConfig) else {}

@@ -15,6 +15,7 @@ from fedjax_health.attacks.poisoning import make_update_attack, poison_populatio
 from fedjax_health.build_costs import make_costs
 from fedjax_health.build_secure import Secure, check_private_secure, make_secure
 from fedjax_health.checks import MECHANISMS
+from fedjax_health.checks_votes import check_votes
 from fedjax_health.data.population import Population
 from fedjax_health.devices.round import DeviceLayer
 from fedjax_health.federated.adaptive_clip import with_clip_norm
@@ -33,8 +34,10 @@ from fedjax_health.federated.record_sgd import make_direction, make_record_sgd
 from fedjax_health.federated.robust import make_rule, make_stacked
 from fedjax_health.federated.round import FLAT
 from fedjax_health.federated.scaffold import make_scaffold
+from fedjax_health.federated.teachers import make_dealt
+from fedjax_health.federated.votes import make_vote_transform, make_votes
 from fedjax_health.federation_config import AggregationConfig, TrainConfig
-from fedjax_health.models.base import Trainable, abstract_params
+from fedjax_health.models.base import Trainable, abstract_params, ballot_of
 from fedjax_health.privacy.correlated import make_correlated
 from fedjax_health.threefry import root_key
 from fedjax_health.transforms.base import UpdateTransform, chain
@@ -77,7 +80,7 @@ def build_federation(
         "correlated_gaussian", with noise that cancels over rounds and clients that take turns; "record_gaussian" clips
         and noises every record's gradient on the client instead; "local_gaussian" every client's update, and the server,
         who sees each, divides by what came in, as for "none"; so does "distributed_gaussian", whose clients' shares of the
-        noise make up the whole in a secure sum.
+        noise make up the whole in a secure sum. For a model whose teachers vote "central_gaussian" is noise on the votes.
       noise_bands: b of "correlated_gaussian", rounds over which its noise is correlated and groups of clients.
       least_share: of "distributed_gaussian", share of the expected cohort whose noise is the whole of it, in (0, 1].
 
@@ -88,7 +91,11 @@ def build_federation(
     if mechanism not in MECHANISMS:
         raise UserError(f"mechanism={mechanism!r} is not one of {', '.join(MECHANISMS)}; give one of them")
     _check_sizes(train, population)
-    private, records = mechanism in CENTRAL, mechanism == "record_gaussian"
+    ballot = ballot_of(model)
+    if ballot is not None:
+        check_votes(train, "train", mechanism, ballot.teachers, over_commitment)
+    # noise on votes, none on a sum of updates
+    private, records = mechanism in CENTRAL and ballot is None, mechanism == "record_gaussian"
     correlated = mechanism == "correlated_gaussian"
     if correlated:
         check_turns(train, noise_bands)
@@ -101,6 +108,8 @@ def build_federation(
     asked = min(population.size, math.ceil(train.cohort * over_commitment))
 
     def sampler(multiple: int) -> CohortSampler:
+        if ballot is not None:
+            return make_dealt(population.size, ballot.teachers, train.cohort // ballot.teachers)
         if train.algorithm == "fedbuff":
             return make_fixed(population.size, train.concurrency + train.cohort, 1)
         if train.sampler == "full":
@@ -119,6 +128,8 @@ def build_federation(
     transform = compression if records else _transform(compression, train, private and not correlated, secure)
     if local:
         transform = make_local_privacy(compression, train)
+    if ballot is not None:
+        transform = make_vote_transform(ballot, mechanism != "none")
     plan = make_plan(train, population.max_count, population.min_count)
     attacked = _attacked(population, train.aggregation, num_classes)
     parts = Parts(
@@ -137,12 +148,12 @@ def build_federation(
         clients_per_chunk=chunk,
         by_examples=train.aggregation.weighting == "examples",
         ema_decay=train.ema_decay,
-        scheme=_scheme(train, drawn),
+        scheme=make_votes(ballot) if ballot is not None else _scheme(train, drawn),
         correlated=make_correlated(train.rounds, noise_bands) if correlated else None,
         noise_grid=secure.grid if secure else None,
     )
     _check_memory(parts, params.client, message)
-    if private or local or distributed:
+    if private or local or distributed or (ballot is not None and mechanism != "none"):
         _check_private(parts)
     if private and secure:
         check_private_secure(parts, secure.graph, population.size)

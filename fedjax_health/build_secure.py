@@ -14,7 +14,9 @@ from fedjax_health.federated.aggregate import Aggregator
 from fedjax_health.federated.cohort import CohortSampler
 from fedjax_health.federated.federation import Parts
 from fedjax_health.federated.secure_sum import Graph, make_masked_sum, make_ring_sum
+from fedjax_health.federated.votes import sensitivity
 from fedjax_health.federation_config import AggregationConfig, TrainConfig
+from fedjax_health.models.base import ballot_of
 from fedjax_health.secure.graph import check_degree, default_degree, least_threshold
 from fedjax_health.secure.protocol_messages import message_bytes
 from fedjax_health.transforms.base import UpdateTransform, full_wire
@@ -182,9 +184,11 @@ def seen_by_server(train: TrainConfig, parts: Parts) -> tuple[float, int]:
 
     Returns:
       (most by which one client moves a sum: with secure aggregation the bound of what is encoded, to which the noise is
-      relative, but of distributed noise, whose grid follows the noise, that of the clip; fewest clients in a sum, 1 where
-      the server sees single updates).
+      relative, but of distributed noise, whose grid follows the noise, that of the clip; of teachers, that of a round's
+      votes; fewest clients in a sum, 1 where the server sees single updates).
     """
+    if (ballot := ballot_of(parts.model)) is not None:
+        return sensitivity(ballot), 1
     if train.aggregation.secure == "none":
         return train.l2_clip_norm, 1
     graph = ring_graph(train.aggregation, parts.sampler)

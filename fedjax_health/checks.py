@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from fedjax_health.checks_training import check_choice, check_train, positive, require
+from fedjax_health.checks_votes import check_votes
 from fedjax_health.data.schema import REPRESENTATIONS
 
 if TYPE_CHECKING:  # config imports this module
@@ -17,7 +18,7 @@ MECHANISMS = (
     "central_gaussian", "correlated_gaussian", "record_gaussian", "local_gaussian", "distributed_gaussian", "none",
 )  # fmt: skip
 GANS = ("gan", "wgan_gp", "acgan", "medgan")
-MODELS = ("vae", *GANS, "diffusion")
+MODELS = ("vae", *GANS, "diffusion", "pategan")
 DECODERS = ("independent", "causal")  # of a VAE
 ONE_SHOTS = ("copula",)  # models of statistics alone, which nobody trains
 RIVALS = ("aim",)
@@ -97,7 +98,8 @@ def _check_models(c: Config) -> None:
         )
         if name != "diffusion":
             require(model.latent > 0, f"config {name}.latent={model.latent} must be positive")
-        check_train(model.train, f"{name}.train", c.privacy.mechanism)
+        # teachers are noised by their votes, not by their updates, whose rules are those of a training without privacy
+        check_train(model.train, f"{name}.train", "none" if name == "pategan" else c.privacy.mechanism)
     for name in GANS:
         model = getattr(c, name)
         check_choice(f"{name}.placement", model.placement, ("split", "joint"))
@@ -123,6 +125,22 @@ def _check_models(c: Config) -> None:
     positive("medgan", c.medgan, "reconstruction_weight")
     steps = c.diffusion.steps
     require(2 <= steps <= 1000, f"config diffusion.steps={steps} must be from 2 to 1000; 50 is usual")
+    _check_pategan(c)
+
+
+def _check_pategan(c: Config) -> None:
+    p = c.pategan
+    require(p.teachers >= 2, f"config pategan.teachers={p.teachers} must be at least 2, or there is no majority")
+    check_choice("pategan.threshold", p.threshold, ("mean", "zero"))
+    positive("pategan", p, "votes", "generator_steps", "generator_batch", "generator_learning_rate")
+    if "pategan" not in c.models:
+        return
+    check_votes(p.train, "pategan.train", c.privacy.mechanism, p.teachers, c.devices.over_commitment)
+    require(
+        c.privacy.canaries == 0,
+        f"config privacy.canaries={c.privacy.canaries} audits noise on sums of updates, of which pategan has none; set it to "
+        "0, or leave 'pategan' out of models",
+    )
 
 
 def check(c: Config) -> None:

@@ -123,8 +123,18 @@ def _check_aggregation(c: TrainConfig, path: str) -> None:
     )
 
 
-def _go_together(path: str, rules: tuple[tuple[bool, str, str], ...], with_what: str, otherwise: str) -> None:
-    """Requires every (ok, what, remedy): settings that go with another one."""
+def go_together(path: str, rules: tuple[tuple[bool, str, str], ...], with_what: str, otherwise: str) -> None:
+    """Requires every (ok, what, remedy): settings that go with another one.
+
+    Args:
+      path: of the section.
+      rules: (whether it holds, "key=value", what to set it to).
+      with_what: the other one.
+      otherwise: the other remedy.
+
+    Raises:
+      UserError: the first rule broken.
+    """
     for ok, what, remedy in rules:
         require(ok, f"config {path}.{what} does not go with {with_what}; set {remedy}, or {otherwise}")
 
@@ -154,7 +164,7 @@ def check_secure(c: TrainConfig, path: str, mechanism: str) -> None:
         (not z.sign, f"compression.sign={z.sign}", "False: secure_bits is the quantiser"),
         (not z.error_feedback, f"compression.error_feedback={z.error_feedback}", "False: rounding is unbiased"),
     )
-    _go_together(path, plain, f"aggregation.secure={a.secure!r}", "secure to 'none'")
+    go_together(path, plain, f"aggregation.secure={a.secure!r}", "secure to 'none'")
     require(
         mechanism in ("none", "central_gaussian", "distributed_gaussian"),
         f"config {path}.aggregation.secure={a.secure!r} is not accounted for with privacy.mechanism={mechanism!r}; set it to "
@@ -212,7 +222,7 @@ def _check_adaptive_clip(c: TrainConfig, path: str, mechanism: str) -> None:
         (not z.error_feedback, f"compression.error_feedback={z.error_feedback}", "False"),
         (z.bits == 0 or z.bits >= 8, f"compression.bits={z.bits}", "0 or at least 8"),
     )
-    _go_together(path, together, f"clip_quantile={c.clip_quantile}", "clip_quantile to 0")
+    go_together(path, together, f"clip_quantile={c.clip_quantile}", "clip_quantile to 0")
     require(
         mechanism in ("central_gaussian", "none"),
         f"config {path}.clip_quantile={c.clip_quantile} needs whole updates with the noise of a round on their sum, which "

@@ -111,6 +111,38 @@ class MedganConfig(GanConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class PateganConfig:
+    """PATE-GAN: clients train teachers, which vote on generated records; the server trains a student on noisy majorities.
+
+    Attributes:
+      hidden: hidden layer sizes of generator, teachers and student.
+      dense: form of the layers' products: "auto" (by backend), "outer" or "dot".
+      latent: size of the generator's noise.
+      teachers: k >= 2; train.cohort is a multiple of it, so that each round asks as many clients of every teacher.
+      votes: n > 0, generated records that all teachers vote on in a round; the noise on a record's votes has the deviation
+        z sqrt(n), z that of the run.
+      threshold: a teacher calls a record real where its output is above "zero" (Jordon et al.), or above its "mean" over the
+        round's records of that label: then about half are called real however well teachers tell fakes, and there is a majority
+        to learn from.
+      generator_steps: generator steps a round against the student.
+      generator_batch: rows a generator step.
+      generator_learning_rate: Adam step of the generator.
+      train: how clients train their teacher (client_...), and the server the student (server_...).
+    """
+
+    hidden: tuple[int, ...]
+    dense: str
+    latent: int
+    teachers: int
+    votes: int
+    threshold: str
+    generator_steps: int
+    generator_batch: int
+    generator_learning_rate: float
+    train: TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
 class DiffusionConfig:
     """Denoising diffusion.
 
@@ -128,7 +160,7 @@ class DiffusionConfig:
 
 
 # the section of any generative model
-ModelConfig: TypeAlias = VaeConfig | GanConfig | MedganConfig | DiffusionConfig
+ModelConfig: TypeAlias = VaeConfig | GanConfig | MedganConfig | DiffusionConfig | PateganConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +254,7 @@ class Config:
     acgan: GanConfig
     medgan: MedganConfig
     diffusion: DiffusionConfig
+    pategan: PateganConfig
     classifier: ClassifierConfig
     devices: DevicesConfig
     privacy: PrivacyConfig

@@ -18,6 +18,7 @@ from fedjax_health.data.representation import QUERIES, Fitted, encode_table
 from fedjax_health.data.split import inclusion_masks
 from fedjax_health.federated import distributed, sharding
 from fedjax_health.federated.adaptive_clip import SHARE_BELOW
+from fedjax_health.models.base import ballot_of
 from fedjax_health.prepared import CATEGORIES, Prepared
 from fedjax_health.privacy import category_shares
 from fedjax_health.privacy.class_prior import noisy_class_shares
@@ -98,7 +99,11 @@ def plan_privacy(config: Config, prepared: Sequence[Prepared]) -> PrivacyPlan:
             passes = train.local_epochs if records else 1
             stage, also = f"{name}/{model}", SHARE_BELOW if train.clip_quantile else ""
             bound, least = seen_by_server(train, parts)
-            release = Release(stage, name, parts.sampler, train.rounds, bound, passes, also, least, parts.noise_grid)
+            ballot = ballot_of(parts.model)
+            release = Release(
+                stage, name, parts.sampler, train.rounds, bound, passes, also, least, parts.noise_grid,
+                ballot.teachers if ballot else 0,
+            )  # fmt: skip
             releases.append(release)
     units = [len(p.domain.train.label) if records else p.domain.population.size for p in prepared]
     one_shots = [

@@ -37,6 +37,7 @@ class Stream(enum.IntEnum):
     POISON = 17
     CANARY = 18
     SPREAD = 19
+    BALLOT = 20
 
 
 def stream_key(root: Array, round_index: Array | int, stream: Stream) -> Array:

@@ -9,7 +9,7 @@ import pytest
 import test_config
 
 from configs import base
-from fedjax_health import checks, checks_training
+from fedjax_health import checks, checks_training, checks_votes
 from fedjax_health.config import from_config_dict
 from fedjax_health.types import UserError
 
@@ -20,7 +20,7 @@ LOCAL = {"privacy.mechanism": "local_gaussian"}
 CORRELATED = {"privacy.mechanism": "correlated_gaussian"}
 DISTRIBUTED = {"privacy.mechanism": "distributed_gaussian"}
 COPULA = {"models": ("copula",)}
-INFINITE = float("inf")
+VOTED, INFINITE = {"models": ("pategan",)}, float("inf")
 
 
 def convert(changes):
@@ -146,6 +146,12 @@ RULES = [
     ({"acgan.discriminator_steps": "adapt"}, "is not one of fixed, adaptive; did you mean 'adaptive'?"),
     ({"medgan.placement": "joint", "medgan.discriminator_steps": "adaptive"}, "needs placement='split'"),
     ({"diffusion.steps": 1}, "diffusion.steps=1 must be from 2 to 1000"),
+    ({"pategan.teachers": 1}, "pategan.teachers=1 must be at least 2"),
+    *((VOTED | other, "set it to 'central_gaussian' or 'none'") for other in (LOCAL, RECORDS, CORRELATED)),
+    (VOTED | {"pategan.train.cohort": 300}, "cohort=300 must be a multiple of teachers=400"),
+    (VOTED | OPEN | {"devices.over_commitment": 1.2}, "nobody is asked in a client's place"),
+    (VOTED | {"pategan.train.aggregation.secure": "ideal"}, "the server holds the teachers"),
+    (VOTED | {"privacy.canaries": 100}, "of which pategan has none"),
     (RECORDS | {"data.population": "procedural"}, "whose records can be counted"),
     ({"privacy.canaries": 3}, "must be 0 (none) or at least 4"),
     (OPEN | {"privacy.canaries": 100}, "needs privacy.mechanism='central_gaussian'"),
@@ -221,6 +227,8 @@ def test_a_broken_rule_is_one_sentence_of_its_own(changes, sentence):
         IDEAL | train(compression__rotate=True, aggregation__secure_bits=4),
         MASKED | train(algorithm="scaffold", step_clip_norm=0.0, aggregation__secure_degree=20),
         OPEN | MASKED | train(sampler="fixed") | {"devices.over_commitment": 1.2},
+        VOTED | {"pategan.train.l2_clip_norm": INFINITE, "pategan.threshold": "zero"},
+        LOCAL | {"pategan.train.cohort": 30},  # not among the models
         {"classifier.train.sampler": "fixed", "classifier.train.l2_clip_norm": INFINITE},  # never private
         {"evaluation.augmentation": "chosen", "evaluation.real_fractions": (1, 0.2, 0.05)},
     ],
@@ -275,7 +283,7 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("vae.dense", "inner"),
     ("gan.dense", "inner"),
     ("classifier.dense", "inner"),
-    ("gan.generator_batch", 0),
+    ("gan.generator_batch", 0), ("pategan.votes", 0), ("pategan.threshold", "means"),
 ]  # fmt: skip
 
 
@@ -288,7 +296,7 @@ def test_a_value_out_of_range_names_its_key(path, value):
         assert "did you mean" in str(error.value) or value == "inner"
 
 
-@pytest.mark.parametrize("module", [checks, checks_training], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [checks, checks_training, checks_votes], ids=lambda module: module.__name__)
 def test_no_rule_stands_here_that_no_test_breaks(module):
     """Runs every broken config above and the one-number rules of test_config, and asks which rules ever said no."""
     source = inspect.getsource(module).splitlines()

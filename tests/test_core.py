@@ -50,6 +50,7 @@ def test_streams_are_never_renumbered():
         "INIT": 1, "COHORT": 2, "CLIENT": 3, "NOISE": 4, "REFINE": 5, "SYNTHESIS": 6, "INCLUDE": 7, "SPLIT": 8,
         "SIMULATE": 9, "EVALUATE": 10, "ATTACK": 11, "CLASS_PRIOR": 12, "DEVICES": 13,
         "DOWNLOAD": 14, "TRANSFORM": 15, "AGGREGATE": 16, "POISON": 17, "CANARY": 18, "SPREAD": 19,
+        "BALLOT": 20,
     }  # fmt: skip
 
 

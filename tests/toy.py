@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_health.build_federation import build_federation
-from fedjax_health.config import DataConfig, DiffusionConfig, GanConfig, MedganConfig, ModelConfig, VaeConfig
+from fedjax_health.config import (
+    DataConfig,
+    DiffusionConfig,
+    GanConfig,
+    MedganConfig,
+    ModelConfig,
+    PateganConfig,
+    VaeConfig,
+)
 from fedjax_health.data.domain import Domain, domain_from_simulator
 from fedjax_health.data.encode import Encoder, make_encoder
 from fedjax_health.data.population import Population
@@ -140,6 +148,20 @@ def model_config(name: str, placement: str = "split", **changes: Any) -> ModelCo
         return vae_config(**changes)
     if name == "diffusion":
         return DiffusionConfig(hidden=(8,), dense="auto", steps=6, train=train_config(**changes))
+    if name == "pategan":
+        train = train_config(**{"sampler": "fixed", **changes})
+        return PateganConfig(
+            (8,),
+            "auto",
+            2,
+            4,
+            6,
+            "mean",
+            generator_steps=2,
+            generator_batch=8,
+            generator_learning_rate=1e-2,
+            train=train,
+        )
     gan = gan_config(placement, **changes)
     return MedganConfig(**vars(gan)) if name == "medgan" else gan
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import toy
 
 from fedjax_health import build, checks
-from fedjax_health.config import DiffusionConfig, GanConfig, MedganConfig, VaeConfig
+from fedjax_health.config import DiffusionConfig, GanConfig, MedganConfig, PateganConfig, VaeConfig
 from fedjax_health.data.encode import Layout
 from fedjax_health.models.classifier import make_classifier
 
@@ -23,7 +23,7 @@ HYPER = {
 }
 TRAIN = toy.train_config(rounds=1, rounds_per_chunk=1, cohort=1, batch_size=5, local_steps=1)
 JOINT, SPLIT = (tuple(f"{gan}-{placement}" for gan in checks.GANS) for placement in ("joint", "split"))
-NAMES = ("vae", "diffusion", *SPLIT, *JOINT)
+NAMES = ("vae", "diffusion", "pategan-split", *SPLIT, *JOINT)
 
 
 def make(name: str, layout: Layout, hidden: tuple[int, ...] = (6,), latent: int = 2, rows: int = 8) -> Any:
@@ -35,6 +35,8 @@ def make(name: str, layout: Layout, hidden: tuple[int, ...] = (6,), latent: int 
         section: Any = VaeConfig(hidden, "auto", latent, 1.0, TRAIN)
     elif kind == "diffusion":
         section = DiffusionConfig(hidden, "auto", 10, TRAIN)
+    elif kind == "pategan":
+        section = PateganConfig(hidden, "auto", latent, 4, 8, "mean", 2, rows, 0.02, TRAIN)
     else:
         of_gan = MedganConfig if kind == "medgan" else GanConfig
         section = of_gan(hidden, "auto", latent, placement, 10.0, 2, rows, 0.02, TRAIN)

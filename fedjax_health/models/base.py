@@ -27,6 +27,25 @@ class ModelParams(NamedTuple):
     server: Params
 
 
+class Ballot(NamedTuple):
+    """How teachers vote on generated records, for a model whose clients train teachers (see `federated.votes`).
+
+    Attributes:
+      teachers: k, each with parameters of the structure of params.client.
+      records: n, voted on in a round.
+      draw: (params, hyper, key) -> (generated records f32[n, D], label i32[n]); reads no data.
+      vote: (teacher, x f32[n, D], label i32[n]) -> bool[n], whether it calls each record real.
+      study: (params, x, label, verdict bool[n]) -> (descent direction over params.client, the student; metrics); it sees
+        generated records and noisy majorities alone.
+    """
+
+    teachers: int
+    records: int
+    draw: Callable[[ModelParams, Hyper, Array], tuple[Array, Array]]
+    vote: Callable[[Params, Array, Array], Array]
+    study: Callable[[ModelParams, Array, Array, Array], tuple[Update, Metrics]]
+
+
 class GenerativeModel(NamedTuple):
     """A conditional generator of records in model space.
 
@@ -40,6 +59,7 @@ class GenerativeModel(NamedTuple):
       score: (params, x f32[n, D], label i32[n], key) -> f32[n], higher = more likely a member (white-box attacker).
       record_loss: (params.client, batch, hyper, key, Ops) -> f32[B], of which `field` is the gradient's masked mean; None where
         the direction is not one loss that reads each record once (then records are clipped one by one).
+      ballot: where clients train teachers that vote, and params.client is a student that they never touch; else None.
     """
 
     init: Callable[[Array], ModelParams]
@@ -49,6 +69,7 @@ class GenerativeModel(NamedTuple):
     sample: Callable[[Params, Array, Array], Array]
     score: Callable[[ModelParams, Array, Array, Array], Array]
     record_loss: Callable[[Params, Batch, Hyper, Array, Ops], Array] | None = None
+    ballot: Ballot | None = None
 
 
 class Classifier(NamedTuple):
@@ -84,6 +105,11 @@ class OneShot(NamedTuple):
 Generative: TypeAlias = GenerativeModel | OneShot  # what rows are drawn from
 # what federated training takes: both have init, field, refine and release
 Trainable: TypeAlias = GenerativeModel | Classifier
+
+
+def ballot_of(model: Trainable) -> Ballot | None:
+    """How the model's teachers vote, None for a model without teachers."""
+    return model.ballot if isinstance(model, GenerativeModel) else None
 
 
 def no_refine(params: ModelParams, hyper: Hyper, key: Array) -> tuple[ModelParams, Metrics]:

@@ -42,6 +42,8 @@ class Release:
       also: what the same noisy sums release beside it, such as "and a share of the clients"; "" = nothing.
       least: fewest clients in any sum that the server sees; 1 = it sees single updates.
       grid: of distributed noise.
+      teachers: k, where the noise is on votes of so many teachers (`federated.votes`) and `l2_clip_norm` is of votes; 0 = it
+        is on sums of updates.
     """
 
     stage: str
@@ -53,6 +55,7 @@ class Release:
     also: str = ""
     least: int = 1
     grid: NoiseGrid | None = None
+    teachers: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +144,7 @@ class PrivacyPlan:
 
     def not_covered(self) -> list[str]:
         """What the guarantee says nothing about, in sentences."""
-        return not_covered(self.config.mechanism, self.config.randomness)
+        return not_covered(self.config.mechanism, self.config.randomness, any(r.teachers for r in self.releases))
 
     def epsilon_table(self, release: Release, before: dict[str, int]) -> np.ndarray:
         """Epsilon of the run after 0 ... T rounds of a training, f64[T + 1]; NaN without a mechanism.
@@ -175,6 +178,7 @@ class PrivacyPlan:
             common["one_shot"] = {"generators": [o.stage for o in self.one_shots], "epsilon_one_shot": epsilon}
             common["one_shot"]["alone"] = not self.releases
         common["server_sees_sums_of"] = min((r.least for r in self.releases), default=1)
+        common["teachers"] = {r.stage: r.teachers for r in self.releases if r.teachers}
         if not self.formal:
             names = ("epsilon_total", "epsilon_rdp", "epsilon_replace_one", "delta_replace_one")
             names += ("replace_one_method", "delta", "target_epsilon")
@@ -198,7 +202,8 @@ class PrivacyPlan:
         for r in self.releases:
             if done := rounds.get(r.stage, 0):
                 times = r.sampler.events(done)
-                event, probability = self.event(r), r.sampler.separation * r.sampler.expected / r.sampler.size
+                event = self.event(r)
+                probability = getattr(event, "sampling_probability", 1.0)  # as accounted for
                 released = f"synthetic/{r.stage.replace('/', '_')} and its generator{' ' + r.also if r.also else ''}"
                 events.append(
                     self._event(f"train {r.stage}", released, event, done, r.l2_clip_norm, probability, times)

@@ -51,6 +51,11 @@ IN_TURNS = (
     "Which rounds are a client's turn: its number says so, and numbers are public. Whether it took part in them is hidden.",
 )
 
+TEACHERS = (
+    "Which teacher is a client's: its number says so, and numbers are public. The teachers themselves and their votes before "
+    "the noise: the server holds them and publishes neither; the last teachers lie in checkpoints/.",
+)
+
 # noise on the client: the promise holds against a server that sees who takes part, so that sampling hides nothing
 REVEALED = ("record_gaussian", "local_gaussian", "distributed_gaussian")
 
@@ -67,12 +72,13 @@ def relation_of(mechanism: str) -> str:
     return "zero_out_one" if mechanism in REVEALED else "add_or_remove_one"
 
 
-def not_covered(mechanism: str, randomness: str = "seed") -> list[str]:
+def not_covered(mechanism: str, randomness: str = "seed", teachers: bool = False) -> list[str]:
     """What the guarantee of a mechanism says nothing about, in sentences.
 
     Args:
       mechanism: of the config.
       randomness: of the config.
+      teachers: whether any training's noise is on votes of teachers.
     """
     own = {
         "record_gaussian": RECORDS_ONLY,
@@ -81,4 +87,5 @@ def not_covered(mechanism: str, randomness: str = "seed") -> list[str]:
         "correlated_gaussian": IN_TURNS,
     }
     inexact = NOT_EXACT.format(" of the class shares" if mechanism == "distributed_gaussian" else "")
-    return [*NOT_COVERED, NOISE[randomness], inexact, *own.get(mechanism, ())]
+    voted = TEACHERS if teachers else ()
+    return [*NOT_COVERED, NOISE[randomness], inexact, *own.get(mechanism, ()), *voted]

@@ -100,7 +100,7 @@ EVENTS = {  # classes of events
 }
 MODELS = {
     "real": "Real", "-": "–", "vae": "VAE", "wgan_gp": "WGAN-GP", "gan": "GAN", "acgan": "AC-GAN", "medgan": "medGAN",
-    "diffusion": "Diffusion", "copula": "One-shot copula", "paper": "the paper",
+    "diffusion": "Diffusion", "copula": "One-shot copula", "pategan": "PATE-GAN", "paper": "the paper",
 }  # fmt: skip
 
 

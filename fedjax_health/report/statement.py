@@ -110,6 +110,12 @@ def _parties(ledger: Mapping[str, Any]) -> list[Party]:
         f"every single update as it arrives, who sent it, and {asked} of each client{noise}",
         "trusted: no secure aggregation",
     )
+    if teachers := ledger.get("teachers"):
+        held = ", ".join(f"{k} teachers of {stage}" for stage, k in teachers.items())
+        server = server._replace(
+            sees=f"{server.sees}; it holds the {held} and counts their votes before the noise",
+            limit=f"{server.limit}; of a teacher nothing leaves it but its share of the noisy majorities",
+        )
     if (least := ledger.get("server_sees_sums_of", 1)) > 1:
         server = Party(
             "the server",

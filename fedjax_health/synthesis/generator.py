@@ -13,7 +13,7 @@ import numpy as np
 
 from fedjax_health import rng
 from fedjax_health.build import MODELS, ONE_SHOTS
-from fedjax_health.config import DiffusionConfig, GanConfig, MedganConfig, ModelConfig, VaeConfig
+from fedjax_health.config import DiffusionConfig, GanConfig, MedganConfig, ModelConfig, PateganConfig, VaeConfig
 from fedjax_health.data.representation import KNOTS, Fitted, layout_of
 from fedjax_health.data.schema import REPRESENTATIONS
 from fedjax_health.federated.sharding import make_local_mesh
@@ -197,6 +197,8 @@ def _section(model: str, network: Network | Coder | Denoiser) -> ModelConfig:
         return DiffusionConfig(network.hidden, "dot", network.steps, train)
     if isinstance(network, Coder):
         return VaeConfig(network.hidden, "dot", network.latent, kl_weight=1.0, train=train, decoder=network.decoder)
+    if model == "pategan":
+        return PateganConfig(network.hidden, "dot", network.latent, 0, 0, "mean", 0, 0, 0.0, train)
     make = MedganConfig if model == "medgan" else GanConfig
     return make(
         network.hidden, "dot", network.latent, "joint", penalty=0.0, generator_steps=0, generator_batch=0,

@@ -60,9 +60,10 @@ def make_train(parts: Parts, config: TrainConfig, shared_population: bool = True
         result = chunk(own, numbers, only)
         return jax.tree.map(lambda leaf: leaf[None], result)
 
-    run_chunk = jax.jit(mapped, donate_argnums=0)
-    # on every device from the start, as run_chunk leaves it: a second placement would be a second compilation
+    # on every device from the start, as run_chunk leaves it: a second placement would be a second compilation, and what XLA
+    # leaves in pieces (teachers, one lane each) a compiled chunk would not take back
     replicated = NamedSharding(parts.mesh, PartitionSpec())
+    run_chunk = jax.jit(mapped, donate_argnums=0, out_shardings=replicated)
     init = jax.jit(jax.vmap(functools.partial(init_state, parts)), out_shardings=replicated)
     return Train(init, run_chunk, lambda: traces)
 

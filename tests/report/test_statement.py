@@ -36,6 +36,18 @@ def test_every_identifier_is_found_by_its_name(tmp_path, column, letter):
     assert [k for k, check in found.items() if check.verdict == FOUND] == [letter]
 
 
+def test_a_server_that_holds_teachers_is_named_as_such(tmp_path):
+    plain, voted = (
+        checks(tmp_path, {}, FORMAL | {"teachers": held})[1].parties[1] for held in ({}, {"vitals/pategan": 400})
+    )
+    assert "teachers" not in plain.sees + plain.limit
+    assert (
+        voted.sees
+        == f"{plain.sees}; it holds the 400 teachers of vitals/pategan and counts their votes before the noise"
+    )
+    assert voted.limit.startswith("trusted") and "noisy majorities" in voted.limit
+
+
 @pytest.mark.parametrize(
     "column",
     [
