@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import jax
 
-from fedjax_health import build, experiment, rng, workdir
+from fedjax_health import build, drawing, experiment, rng, workdir
 from fedjax_health.checks import STREAMS
 from fedjax_health.config import Config, to_json
 from fedjax_health.data.stream_schema import StreamSchema
@@ -167,7 +167,7 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
         tables = [Table(*(column[:total] for column in table)) for table in tables]
         scores = white_box(model, p, "public", state.params, keys)
         again = rng.named_seed(config.seed, stage, "augmentation")
-        draw = functools.partial(experiment.draw_more, sample, every, again)
+        draw = functools.partial(drawing.draw_more, sample, every, again)
         subjects.append(suite.Subject(name, tables, min(wanted, total), scores, draw))
     return subjects
 

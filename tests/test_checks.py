@@ -169,6 +169,7 @@ RULES = [
     (COPULA | {"data.population": "procedural"}, "data.population='procedural' has none to be asked"),
     (COPULA | {"data.representation": "public"}, "space of data.representation='copula' and not 'public'"),
     (COPULA | {"data.representation": "scores"}, "space of data.representation='copula' and not 'scores'"),
+    ({"data.domains": ("vital_stream",), "vae.decoder": "causal"}, "goes through time as it is"),
     # rivals
     (OPEN | {"evaluation.rivals": ("aim",)}, "this run has no finite one"),
     ({"privacy.epsilon": INFINITE, "evaluation.rivals": ("aim",)}, "this run has no finite one"),

@@ -106,6 +106,7 @@ OUT_OF_RANGE = [
     ("vae.hidden", (64, -1)),
     ("vae.latent", 0),
     ("vae.kl_weight", 0.0),
+    ("vae.decoder", "autoregressive"),
     ("gan.placement", "splits"),
     ("wgan_gp.penalty", 0.0),
     ("wgan_gp.generator_steps", 0),

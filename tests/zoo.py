@@ -23,7 +23,7 @@ HYPER = {
 }
 TRAIN = toy.train_config(rounds=1, rounds_per_chunk=1, cohort=1, batch_size=5, local_steps=1)
 JOINT, SPLIT = (tuple(f"{gan}-{placement}" for gan in checks.GANS) for placement in ("joint", "split"))
-NAMES = ("vae", "diffusion", "pategan-split", *SPLIT, *JOINT)
+NAMES = ("vae", "vae-causal", "diffusion", "pategan-split", *SPLIT, *JOINT)
 
 
 def make(name: str, layout: Layout, hidden: tuple[int, ...] = (6,), latent: int = 2, rows: int = 8) -> Any:
@@ -32,7 +32,7 @@ def make(name: str, layout: Layout, hidden: tuple[int, ...] = (6,), latent: int 
         return make_classifier(layout.dim, L, (6,))
     kind, _, placement = name.partition("-")
     if kind == "vae":
-        section: Any = VaeConfig(hidden, "auto", latent, 1.0, TRAIN)
+        section: Any = VaeConfig(hidden, "auto", latent, 1.0, TRAIN, placement or "independent")
     elif kind == "diffusion":
         section = DiffusionConfig(hidden, "auto", 10, TRAIN)
     elif kind == "pategan":

@@ -55,7 +55,9 @@ class Columns(nn.Module):
     def _start(self, c: Array) -> tuple[Array, Array]:
         """(trunk f32[n, H], logits of the codes f32[n, D - J])."""
         h = nn.leaky_relu(self.trunk(c), 0.2)
-        return h, self.codes(h)
+        return h, self.codes(h) if self.layout.dim > self.layout.numeric else h[
+            :, :0
+        ]  # a layer of no outputs has no start
 
     def _cell(self, before: Array, j: int) -> tuple[Array, Array, Array]:
         """(log weights, means, spreads), f32[n, K] each, of column j after what comes before it."""

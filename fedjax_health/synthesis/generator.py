@@ -18,7 +18,6 @@ from fedjax_health.data.representation import KNOTS, Fitted, layout_of
 from fedjax_health.data.schema import REPRESENTATIONS
 from fedjax_health.federated.sharding import make_local_mesh
 from fedjax_health.models.base import Generative, OneShot
-from fedjax_health.registry import lookup
 from fedjax_health.synthesis.condition import Condition, holds, parse_condition
 from fedjax_health.synthesis.generator_file import Coder, Denoiser, Network, Nothing, Stored, leaf_paths, read_generator
 from fedjax_health.synthesis.sample import Published, decoder_of, make_stream
@@ -141,10 +140,7 @@ def load_generator(path: str) -> Generator:
         model's: one too few or too many, of another shape or type, or not finite.
     """
     stored = read_generator(path)
-    try:
-        make = lookup("model", stored.model, {**MODELS, **ONE_SHOTS})
-    except UserError as error:
-        raise UserError(f"{path}: {error}; repeat the run with this version of fedjax_health") from error
+    make = {**MODELS, **ONE_SHOTS}[stored.model]
     if stored.representation not in REPRESENTATIONS:
         raise UserError(
             f"{path}: representation {stored.representation!r} is not one of {', '.join(REPRESENTATIONS)}; restore the file"

@@ -18,10 +18,11 @@ import jax
 import numpy as np
 
 from fedjax_health import __version__
-from fedjax_health.checks import DECODERS
+from fedjax_health.checks import DECODERS, MODELS, ONE_SHOTS
 from fedjax_health.config import DiffusionConfig, ModelConfig, VaeConfig
 from fedjax_health.data.schema import Schema, schema_from_dict
 from fedjax_health.files import replacing, write_text
+from fedjax_health.registry import lookup
 from fedjax_health.sections import section
 from fedjax_health.types import UserError
 
@@ -214,9 +215,13 @@ def read_generator(path: str) -> Stored:
       path: the .generator.json file; its arrays lie beside it.
 
     Raises:
-      UserError: a file that is missing, truncated, damaged, of another format, or not of the other one.
+      UserError: a file that is missing, truncated, damaged, of another format, not of the other one, or of an unknown model.
     """
     raw = _description(path)
+    try:
+        lookup("model", str(raw["model"]), dict.fromkeys((*MODELS, *ONE_SHOTS)))
+    except UserError as error:
+        raise UserError(f"{path}: {error}; repeat the run with this version of fedjax_health") from error
     try:
         schema = schema_from_dict(raw["schema"], "schema")
         network = section(SIZES.get(raw["model"], Network), raw["network"], "network")

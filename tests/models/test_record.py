@@ -28,10 +28,10 @@ def case(name):
     """(record loss, params.client, batch) of a real model."""
     domain = toy.domain()
     schema = domain.schema
-    if name == "vae":
-        model = make_vae(
-            domain.encoder.layout, schema.num_classes, dataclasses.replace(toy.vae_config(), hidden=(12, 8))
-        )
+    if name.startswith("vae"):
+        decoder = "causal" if name == "vae-causal" else "independent"
+        section = dataclasses.replace(toy.vae_config(), hidden=(12, 8), decoder=decoder)
+        model = make_vae(domain.encoder.layout, schema.num_classes, section)
     elif name == "diffusion":
         section = DiffusionConfig((12, 8), "auto", 10, toy.train_config())
         model = make_diffusion(domain.encoder.layout, schema.num_classes, section)
@@ -62,7 +62,7 @@ def norms(gradients):
     return jax.vmap(tree.global_norm)(gradients)
 
 
-@pytest.mark.parametrize("name", ["vae", "diffusion", "classifier"])
+@pytest.mark.parametrize("name", ["vae", "vae-causal", "diffusion", "classifier"])
 def test_norms_and_sums_equal_those_of_each_record(name):
     _, loss, params, batch = case(name)
     key = jax.random.key(3)
@@ -109,7 +109,7 @@ def test_mapped_form_gives_the_same_sum():
     assert model.record_loss is not None
 
 
-@pytest.mark.parametrize("name", ["vae", "diffusion"])
+@pytest.mark.parametrize("name", ["vae", "vae-causal", "diffusion"])
 def test_field_is_the_masked_mean_of_the_records(name):
     model, loss, params, batch = case(name)
     key = jax.random.key(5)

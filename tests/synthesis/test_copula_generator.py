@@ -76,9 +76,9 @@ def test_its_files_hold_the_statistics_and_nothing_else(run):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"network": {"hidden": [8], "latent": 2}}, "unknown config key 'network.hidden'"),
+        ({"network": {"hidden": [8], "latent": 2, "decoder": "independent"}}, "unknown config key 'network.hidden'"),
         ({"model": "vae"}, "lacks the key 'hidden'"),
-        ({"model": "vae", "network": {"hidden": [8], "latent": 2}}, "lacks the array"),
+        ({"model": "vae", "network": {"hidden": [8], "latent": 2, "decoder": "independent"}}, "lacks the array"),
         ({"representation": "public"}, "which no copula has"),
         ({"model": ["copula"]}, "is damaged"),
     ],

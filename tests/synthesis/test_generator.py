@@ -96,7 +96,7 @@ def test_nothing_but_what_is_released_goes_out(run):
     text = (run / "toy_vae.generator.json").read_text()
     raw = json.loads(text)
     assert raw["class_shares"] == SHARES[0].tolist()
-    assert raw["network"] == {"hidden": [8], "latent": 2}
+    assert raw["network"] == {"hidden": [8], "latent": 2, "decoder": "independent"}
     assert json.loads((run / "toy_diffusion.generator.json").read_text())["network"] == {"hidden": [8], "steps": 6}
     with np.load(run / "toy_medgan.generator.npz", allow_pickle=False) as file:
         assert {name.split("/")[1] for name in file.files} == {"generator", "decoder"}
@@ -228,12 +228,13 @@ KERNEL = "network/decoder/params/Dense_0/kernel"
         (lambda p: change(p, format=1), "has format 1 and this version of fedjax_health reads 3"),
         (lambda p: change(p, network=None), "lacks the key 'network'"),
         (lambda p: change(p, network={"hidden": [8]}), "lacks the key 'latent'"),
-        (lambda p: change(p, network={"hidden": "8", "latent": 2}), "must be a list of int"),
-        (lambda p: change(p, network={"hidden": [8, 0], "latent": 2}), "size 0 of a network"),
+        (lambda p: change(p, network={"hidden": "8", "latent": 2, "decoder": "independent"}), "must be a list of int"),
+        (lambda p: change(p, network={"hidden": [8, 0], "latent": 2, "decoder": "independent"}), "size 0 of a network"),
+        (lambda p: change(p, network={"hidden": [8], "latent": 2, "decoder": "x"}), "decoder 'x' is not one of"),
         (lambda p: change(p, model="diffusion"), "unknown config key 'network.latent'"),
         (lambda p: change(p, model="diffusion", network={"hidden": [8], "steps": 0}), "size 0 of a network"),
         (lambda p: change(p, model="diffusion", network={"hidden": [8], "steps": 6}), "lacks the array"),
-        (lambda p: change(p, network={"hidden": [9], "latent": 2}), "is float32[8], and"),
+        (lambda p: change(p, network={"hidden": [9], "latent": 2, "decoder": "independent"}), "is float32[8], and"),
         (lambda p: change(p, model="vea"), "unknown model 'vea'; did you mean 'vae'?"),
         (lambda p: change(p, class_shares=[0.5, 0.2, 0.3]), "class_shares are not 2 positive numbers"),
         (lambda p: change(p, class_shares=[1.5, -0.5]), "class_shares are not 2 positive numbers"),
