@@ -80,7 +80,7 @@ def test_its_files_hold_the_statistics_and_nothing_else(run):
         ({"model": "vae"}, "lacks the key 'hidden'"),
         ({"model": "vae", "network": {"hidden": [8], "latent": 2, "decoder": "independent"}}, "lacks the array"),
         ({"representation": "public"}, "which no copula has"),
-        ({"model": ["copula"]}, "is damaged"),
+        ({"model": ["copula"]}, "unknown model"),
     ],
 )
 def test_files_that_do_not_fit_are_refused_in_one_sentence(changes, said, run, tmp_path):
