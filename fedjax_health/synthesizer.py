@@ -93,11 +93,11 @@ def preset(count: np.ndarray, epsilon: float, federated: bool) -> Preset:
             **step, rounds=2000, cohort=min(200, clients), batch_size=batch, server_learning_rate=2e-3, l2_clip_norm=1e6,
             ema_decay=0.995, aggregation={**base.train()["aggregation"], "weighting": "examples"},
         ))  # fmt: skip
-    rounds = 250 * math.ceil(min(max(150 * rows / BATCH, 2000), 12_000) / 250)
-    return Preset((256, 256), 8, "scores", _train(
+    rounds = 250 * math.ceil(min(max(60 * rows / BATCH, 2000), 12_000) / 250)
+    return Preset((128, 128), 8, "copula", _train(
         **step, rounds=rounds, cohort=1, sampler="fixed", batch_size=min(BATCH, max(rows // SHARDS, 1)),
         server_learning_rate=1e-3, l2_clip_norm=1e6, ema_decay=0.995,
-    ))  # fmt: skip
+    ), "causal")  # fmt: skip
 
 
 def _train(**changes: Any) -> TrainConfig:
