@@ -10,6 +10,7 @@ from fedjax_health import checks
 from fedjax_health.config import EvaluationConfig
 from fedjax_health.evaluation import rivals
 from fedjax_health.evaluation.downstream import Downstream, Fitted
+from fedjax_health.evaluation.mixtures import held
 from fedjax_health.evaluation.suite import OVERALL_ROWS, Setting, fit_all, included, similarity_rows
 from fedjax_health.report.labels import BOUNDS
 
@@ -45,7 +46,11 @@ def test_each_seed_gets_its_own_clients_the_runs_budget_and_a_row(setting, monke
         fitted[stage] = view, tables
         return Fitted(lambda table, seed: np.zeros(0), lambda table, seed: np.zeros(0))
 
-    fits = fit_all(setting, [], made, Downstream(fit, lambda: 0))
+    def fit_mixtures(mixtures, stage):
+        raise AssertionError("no rival is mixed with real records")
+
+    at = held(train, int(train.client.max()) + 1)
+    fits = fit_all(setting, [], made, Downstream(fit, fit_mixtures, at, lambda: 0))
     assert fitted[f"{setting.domain.name}/classifier/aim"] == ("synthetic", made["aim"])
     assert set(fits.by_row) == {("-", "real"), ("-", "gaussian-copula"), ("-", "aim")}
 
