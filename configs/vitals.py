@@ -1,10 +1,10 @@
 """Simulated vitals: how good the generators get, federated by patient, before noise and with it.
 
 python -m launch.main --config=configs/vitals.py            12,000 devices, no privacy
-python -m launch.main --config=configs/vitals.py:private    2,000 of 5,600 devices train one VAE, epsilon 3
+python -m launch.main --config=configs/vitals.py:private    5,600 devices train one VAE, epsilon 3
 python -m launch.main --config=configs/vitals.py:smoke      the first in miniature
 
-A quarter or half of the devices is held out: figures against few devices are of the sample more than of the generator. Judged
+A quarter or half as many devices more are held out: figures against few devices are of the sample more than of the generator. Judged
 on up to 10,000 records a side. Without a guarantee the real records are also cut to a fifth and a twentieth of the devices.
 """
 
@@ -47,7 +47,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.name = "vitals_private"
         config.models = ("vae",)
         config.privacy.mechanism, config.privacy.epsilon = "central_gaussian", 3.0
-        # distribution functions alone: at so few clients the noise of correlations by class costs more than they bring
+        # distribution functions alone: at few clients the noise of correlations by class costs more than they bring
         config.data.representation = "scores"
         config.data.num_clients, config.data.test_fraction = 5_600, 0.5
         config.evaluation.real_fractions = (1.0,)
