@@ -5,7 +5,7 @@ python -m launch.main --config=configs/vitals.py:private    5,600 devices train 
 python -m launch.main --config=configs/vitals.py:smoke      the first in miniature
 
 A quarter or half as many devices more are held out: figures against few devices are of the sample more than of the generator.
-Judged on up to 10,000 records a side. Without a guarantee the real records are also cut to a fifth and a twentieth of the devices.
+Judged on up to 10,000 records a side. Without a guarantee the real records are also cut to a fifth and a twentieth of them.
 """
 
 from __future__ import annotations
