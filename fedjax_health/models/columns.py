@@ -1,4 +1,4 @@
-"""A density of rows column by column: each numeric cell is a mixture of Gaussians given the cells before it and a code."""
+"""A density of rows column by column: codes one after the other, then each numeric cell as a mixture of Gaussians."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from fedjax_health.data.encode import Layout
 from fedjax_health.models.base import Affine, Mlp
-from fedjax_health.models.mixed import drawn_codes, present, surprise_of_codes
+from fedjax_health.models.mixed import code_slices, present
 from fedjax_health.types import Array
 
 WIDTH = 32  # of a column's own hidden layer
@@ -22,10 +22,11 @@ MIN_SCALE = (
 
 
 class Columns(nn.Module):
-    """p(x | c) = p(codes | c) prod_j p(x[j] | codes, x[0..j-1], c), numeric cells as mixtures of K Gaussians.
+    """p(x | c) = prod_u p(code[u] | code[0..u-1], c) prod_j p(x[j] | codes, x[0..j-1], c), cells as mixtures of K Gaussians.
 
-    Codes (bits and one-hot blocks) come first and are independent given c. What a decoder with independent noise leaves out,
-    how cells depend on one another beyond the code, is in the mixtures.
+    Codes (bits, then one-hot blocks) come first: logits of u = those of the trunk + W_u code[0..u-1], so that sensors which
+    fall out together do so in the rows too. What a decoder with independent noise leaves out, how cells depend on one another
+    beyond c, is in W and in the mixtures.
 
     Attributes:
       layout: meaning of the D axis.
@@ -33,7 +34,8 @@ class Columns(nn.Module):
       dense: form of the trunk's products (see `models.dense`); the small layers after it have XLA's own.
       affine: what a layer does instead (see `models.record`), or None.
 
-    Source: mixture density networks (Bishop 1994); an autoregressive decoder of a VAE (Chen et al. 2017, arXiv 1611.02731).
+    Source: mixture density networks (Bishop 1994); an autoregressive decoder of a VAE (Chen et al. 2017, arXiv 1611.02731);
+    logistic autoregression of bits (Frey, Hinton, Dayan 1996).
     """
 
     layout: Layout
@@ -42,13 +44,14 @@ class Columns(nn.Module):
     affine: Callable[[Array, Array, Array], Array] | None = None
 
     def setup(self) -> None:
-        """The trunk, the codes' layer, and two layers for every numeric column."""
+        """The trunk, the codes' layers, and two layers for every numeric column."""
 
         def layer(width: int) -> Callable[[Array], Array]:
             return Affine(width, self.affine) if self.affine else nn.Dense(width)
 
         self.trunk = Mlp(self.hidden[:-1], self.hidden[-1], self.dense, self.affine)
         self.codes = layer(self.layout.dim - self.layout.numeric)
+        self.links = [layer(unit.stop - unit.start) for unit in code_slices(self.layout)[1:]]
         self.own = [layer(WIDTH) for _ in range(self.layout.numeric)]
         self.last = [layer(3 * COMPONENTS) for _ in range(self.layout.numeric)]
 
@@ -58,6 +61,11 @@ class Columns(nn.Module):
         return h, self.codes(h) if self.layout.dim > self.layout.numeric else h[
             :, :0
         ]  # a layer of no outputs has no start
+
+    def _code(self, logits: Array, before: Array, u: int) -> Array:
+        """Logits f32[n, width] of code u after the codes before it."""
+        own = logits[:, code_slices(self.layout)[u]]
+        return own + self.links[u - 1](before) if u else own
 
     def _cell(self, before: Array, j: int) -> tuple[Array, Array, Array]:
         """(log weights, means, spreads), f32[n, K] each, of column j after what comes before it."""
@@ -70,7 +78,13 @@ class Columns(nn.Module):
         """-log p(x | c) in nats up to a constant: x f32[n, D], c f32[n, E] -> f32[n]; a missing cell carries no likelihood."""
         count = self.layout.numeric
         h, logits = self._start(c)
-        loss, there = surprise_of_codes(self.layout, x[:, count:], logits), present(self.layout, x)
+        loss, codes, there = jnp.zeros(x.shape[0], jnp.float32), x[:, count:], present(self.layout, x)
+        for u, unit in enumerate(code_slices(self.layout)):
+            own = self._code(logits, codes[:, : unit.start], u)
+            if u < self.layout.bits:
+                loss += (jax.nn.softplus(own) - codes[:, unit] * own)[:, 0]
+            else:
+                loss -= jnp.sum(codes[:, unit] * jax.nn.log_softmax(own), -1)
         for j in range(count):
             weight, mean, scale = self._cell(jnp.concatenate([h, x[:, count:], x[:, :j]], -1), j)
             terms = weight - 0.5 * jnp.square((x[:, j, None] - mean) / scale) - jnp.log(scale)
@@ -82,7 +96,15 @@ class Columns(nn.Module):
         count, n = self.layout.numeric, c.shape[0]
         key_k, key_x = jax.random.split(key_x)
         h, logits = self._start(c)
-        codes = drawn_codes(self.layout, logits, key_b, key_c)
+        codes = jnp.zeros((n, 0), jnp.float32)
+        for u, unit in enumerate(code_slices(self.layout)):
+            own, width = self._code(logits, codes, u), unit.stop - unit.start
+            if u < self.layout.bits:
+                made = jax.random.bernoulli(jax.random.fold_in(key_b, u), jax.nn.sigmoid(own)).astype(jnp.float32)
+            else:
+                choice = jax.random.categorical(jax.random.fold_in(key_c, u), own)
+                made = jax.nn.one_hot(choice, width, dtype=jnp.float32)
+            codes = jnp.concatenate([codes, made], -1)
         there = present(self.layout, jnp.concatenate([jnp.zeros((n, count), jnp.float32), codes], -1))
         gumbel, normal = jax.random.gumbel(key_k, (count, n, COMPONENTS)), jax.random.normal(key_x, (count, n))
         x = jnp.zeros((n, 0), jnp.float32)

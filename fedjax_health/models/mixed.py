@@ -35,6 +35,16 @@ def block_slices(layout: Layout) -> Iterator[slice]:
         start += width
 
 
+def code_slices(layout: Layout) -> list[slice]:
+    """Each bit and each block in order, counted from the first of them.
+
+    Args:
+      layout: meaning of the D axis.
+    """
+    bits = [slice(i, i + 1) for i in range(layout.bits)]
+    return bits + [slice(b.start - layout.numeric, b.stop - layout.numeric) for b in block_slices(layout)]
+
+
 def present(layout: Layout, x: Array) -> Array:
     """1 for a numeric cell that is there, 0 for one that is missing: f32[n, D] -> f32[n, numeric] (or f32[1, numeric]).
 
