@@ -60,7 +60,7 @@ def check_train(c: TrainConfig, path: str, mechanism: str) -> None:
     check_choice(f"{path}.local", c.local, ("epochs", "steps"))
     check_choice(f"{path}.algorithm", c.algorithm, ALGORITHMS)
     check_choice(f"{path}.sampler", c.sampler, ("poisson", "fixed", "full"))
-    check_choice(f"{path}.server_optimizer", c.server_optimizer, ("sgd", "adam", "yogi", "adagrad"))
+    check_choice(f"{path}.server_optimizer", c.server_optimizer, ("sgd", "adam", "rmsprop", "yogi", "adagrad"))
     check_choice(f"{path}.client_optimizer", c.client_optimizer, ("sgd", "adam"))
     require(c.step_clip_norm >= 0, f"config {path}.step_clip_norm={c.step_clip_norm} must be 0 (none) or positive")
     require(

@@ -88,7 +88,7 @@ class TrainConfig:
       local_epochs, local_steps: E or S, whichever `local` uses (> 0).
       batch_size: B (> 0).
       algorithm: "fedavg", "fedprox", "scaffold", "fednova", "mime_lite" or "fedbuff".
-      server_optimizer: "sgd", "adam", "yogi" or "adagrad" on the mean update (FedAdam = fedavg with "adam").
+      server_optimizer: "sgd", "adam", "rmsprop", "yogi" or "adagrad" on the mean update (FedAdam = fedavg with "adam").
       client_optimizer: "sgd" or "adam", fresh in every round.
       client_learning_rate, server_learning_rate: > 0.
       proximal_weight: mu of fedprox, >= 0.

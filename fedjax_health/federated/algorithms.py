@@ -20,6 +20,8 @@ CLIENT_OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
 SERVER_OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "sgd": optax.identity,
     "adam": lambda: optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-5),
+    # no momentum: what a critic learnt against an earlier generator is not carried on (Gulrajani et al. 2017, arXiv 1704.00028)
+    "rmsprop": lambda: optax.scale_by_adam(b1=0.0, b2=0.9, eps=1e-5),
     "yogi": lambda: optax.scale_by_yogi(b1=0.9, b2=0.99, eps=1e-5, initial_accumulator_value=1e-6),
     "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=1e-6, eps=1e-5),
 }

@@ -201,8 +201,9 @@ def test_equals_numpy(algorithm, sampler, weighting):
 
 
 def moments(rule):
-    """FedAdam, FedYogi and FedAdagrad as optax has them: bias-corrected moments, both from `first` on."""
-    beta1, beta2, eps, first = 0.9, 0.99, 1e-5, 0.0 if rule == "adam" else 1e-6
+    """FedAdam, without momentum too, FedYogi and FedAdagrad as optax has them: bias-corrected moments, both from `first` on."""
+    beta1, beta2 = (0.0, 0.9) if rule == "rmsprop" else (0.9, 0.99)
+    eps, first = 1e-5, 0.0 if rule in ("adam", "rmsprop") else 1e-6
     m, v, t = (first if rule == "yogi" else 0.0), first, 0
 
     def server(d):
@@ -218,13 +219,13 @@ def moments(rule):
     return server
 
 
-@pytest.mark.parametrize("rule", ["adam", "yogi", "adagrad"])
+@pytest.mark.parametrize("rule", ["adam", "rmsprop", "yogi", "adagrad"])
 def test_server_optimizer_equals_numpy(rule):
     start, state = train(build(config(server_optimizer=rule, sampler="fixed"), RAGGED), store(RAGGED))
     rounds, size = replay(RAGGED, sampler="fixed"), (1,) * len(RAGGED)
     expected, _ = numpy_fedavg(weights(start), rounds, size, server=moments(rule))
     np.testing.assert_allclose(weights(state), expected, rtol=1e-5, atol=1e-5)
-    for other in {"adam", "yogi", "adagrad"} - {rule}:
+    for other in {"adam", "rmsprop", "yogi", "adagrad"} - {rule}:
         assert np.max(np.abs(numpy_fedavg(weights(start), rounds, size, server=moments(other))[0] - expected)) > 1e-3
 
 
