@@ -24,9 +24,9 @@ MIN_SCALE = (
 class Columns(nn.Module):
     """p(x | c) = prod_u p(code[u] | code[0..u-1], c) prod_j p(x[j] | codes, x[0..j-1], c), cells as mixtures of K Gaussians.
 
-    Codes (bits, then one-hot blocks) come first: logits of u = those of the trunk + W_u code[0..u-1], so that sensors which
-    fall out together do so in the rows too. What a decoder with independent noise leaves out, how cells depend on one another
-    beyond c, is in W and in the mixtures.
+    Codes (bits, then one-hot blocks) come first, so that sensors which fall out together do so in the rows too; a small network
+    of its own gives each its logits, and each cell its mixture. What a decoder with independent noise leaves out, how codes
+    and cells depend on one another beyond c, is in them.
 
     Attributes:
       layout: meaning of the D axis.
@@ -35,7 +35,7 @@ class Columns(nn.Module):
       affine: what a layer does instead (see `models.record`), or None.
 
     Source: mixture density networks (Bishop 1994); an autoregressive decoder of a VAE (Chen et al. 2017, arXiv 1611.02731);
-    logistic autoregression of bits (Frey, Hinton, Dayan 1996).
+    neural autoregression of bits (Bengio & Bengio 2000).
     """
 
     layout: Layout
@@ -44,28 +44,22 @@ class Columns(nn.Module):
     affine: Callable[[Array, Array, Array], Array] | None = None
 
     def setup(self) -> None:
-        """The trunk, the codes' layers, and two layers for every numeric column."""
+        """The trunk, and two layers for every code and every numeric column."""
 
         def layer(width: int) -> Callable[[Array], Array]:
             return Affine(width, self.affine) if self.affine else nn.Dense(width)
 
         self.trunk = Mlp(self.hidden[:-1], self.hidden[-1], self.dense, self.affine)
-        self.codes = layer(self.layout.dim - self.layout.numeric)
-        self.links = [layer(unit.stop - unit.start) for unit in code_slices(self.layout)[1:]]
+        units = code_slices(self.layout)
+        self.own_code = [layer(WIDTH) for _ in units]
+        self.last_code = [layer(unit.stop - unit.start) for unit in units]
         self.own = [layer(WIDTH) for _ in range(self.layout.numeric)]
         self.last = [layer(3 * COMPONENTS) for _ in range(self.layout.numeric)]
 
-    def _start(self, c: Array) -> tuple[Array, Array]:
-        """(trunk f32[n, H], logits of the codes f32[n, D - J])."""
-        h = nn.leaky_relu(self.trunk(c), 0.2)
-        return h, self.codes(h) if self.layout.dim > self.layout.numeric else h[
-            :, :0
-        ]  # a layer of no outputs has no start
-
-    def _code(self, logits: Array, before: Array, u: int) -> Array:
-        """Logits f32[n, width] of code u after the codes before it."""
-        own = logits[:, code_slices(self.layout)[u]]
-        return own + self.links[u - 1](before) if u else own
+    def _code(self, before: Array, u: int) -> Array:
+        """Logits f32[n, width] of code u after what comes before it."""
+        own = nn.leaky_relu(self.own_code[u](before), 0.2)
+        return self.last_code[u](jnp.concatenate([own, before], -1))
 
     def _cell(self, before: Array, j: int) -> tuple[Array, Array, Array]:
         """(log weights, means, spreads), f32[n, K] each, of column j after what comes before it."""
@@ -77,10 +71,10 @@ class Columns(nn.Module):
     def surprise(self, x: Array, c: Array) -> Array:
         """-log p(x | c) in nats up to a constant: x f32[n, D], c f32[n, E] -> f32[n]; a missing cell carries no likelihood."""
         count = self.layout.numeric
-        h, logits = self._start(c)
+        h = nn.leaky_relu(self.trunk(c), 0.2)
         loss, codes, there = jnp.zeros(x.shape[0], jnp.float32), x[:, count:], present(self.layout, x)
         for u, unit in enumerate(code_slices(self.layout)):
-            own = self._code(logits, codes[:, : unit.start], u)
+            own = self._code(jnp.concatenate([h, codes[:, : unit.start]], -1), u)
             if u < self.layout.bits:
                 loss += (jax.nn.softplus(own) - codes[:, unit] * own)[:, 0]
             else:
@@ -95,10 +89,10 @@ class Columns(nn.Module):
         """Rows cell by cell: c f32[n, E], keys of cells, bits and blocks -> f32[n, D]; a missing cell is 0."""
         count, n = self.layout.numeric, c.shape[0]
         key_k, key_x = jax.random.split(key_x)
-        h, logits = self._start(c)
+        h = nn.leaky_relu(self.trunk(c), 0.2)
         codes = jnp.zeros((n, 0), jnp.float32)
         for u, unit in enumerate(code_slices(self.layout)):
-            own, width = self._code(logits, codes, u), unit.stop - unit.start
+            own, width = self._code(jnp.concatenate([h, codes], -1), u), unit.stop - unit.start
             if u < self.layout.bits:
                 made = jax.random.bernoulli(jax.random.fold_in(key_b, u), jax.nn.sigmoid(own)).astype(jnp.float32)
             else:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fedjax_health.data.encode import Layout
-from fedjax_health.models.columns import Columns
+from fedjax_health.models.columns import WIDTH, Columns
 
 pytestmark = pytest.mark.quick_compile
 
@@ -21,8 +21,8 @@ N = 40_000
 
 def decoder():
     network = Columns(LAYOUT, (8,))
-    params = network.init(jax.random.key(0), jnp.zeros((1, 5)), jnp.zeros((1, 2)), method=Columns.surprise)
-    return network, jax.tree.map(lambda leaf: 2 * leaf + 0.3, params)  # far from independence
+    params = network.init(jax.random.key(2), jnp.zeros((1, 5)), jnp.zeros((1, 2)), method=Columns.surprise)
+    return network, jax.tree.map(lambda leaf: 1.5 * leaf, params)  # far from independence
 
 
 def chances(network, params):
@@ -47,9 +47,14 @@ def test_chances_of_all_codes_sum_to_one_and_are_those_of_the_draws():
 def test_a_code_knows_those_before_it_and_not_those_after():
     network, params = decoder()
     p = chances(network, params)
-    links = params["params"]
-    cut = {**links, **{f"links_{i}": jax.tree.map(jnp.zeros_like, links[f"links_{i}"]) for i in range(2)}}
-    q = chances(network, {"params": cut})
+    blind = dict(params["params"])
+    for u in (1, 2):
+        for name, first in (
+            (f"own_code_{u}", 8),
+            (f"last_code_{u}", WIDTH + 8),
+        ):  # what the codes before are multiplied by
+            blind[name] = {**blind[name], "kernel": blind[name]["kernel"].at[first:].set(0.0)}
+    q = chances(network, {"params": blind})
     first = [r[EVERY[:, 0] == 1].sum() for r in (p, q)]
-    np.testing.assert_allclose(*first, rtol=1e-5)  # the first bit's chance has no link in it
+    np.testing.assert_allclose(*first, rtol=1e-5)  # the first bit's chance is not theirs to move
     assert np.abs(p - q).max() > 0.02
