@@ -37,7 +37,7 @@ def test_chances_of_all_codes_sum_to_one_and_are_those_of_the_draws():
     keys, context = list(jax.random.split(jax.random.key(1), 3)), jnp.tile(jnp.array([[0.7, -1.0]]), (N, 1))
     x = np.asarray(jax.jit(lambda c: network.apply(params, c, *keys, method=Columns.draw))(context))
     drawn = (x[:, None] == EVERY[None]).all(-1).mean(0)
-    assert drawn.sum() == 1
+    assert abs(drawn.sum() - 1) < 1e-12  # nothing else is drawn
     assert np.max(np.abs(drawn - p) / np.sqrt(p * (1 - p) / N)) < 5
     # codes that were independent would be seen
     bits = [p[EVERY[:, i] == 1].sum() for i in (0, 1)]
