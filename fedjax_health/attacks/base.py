@@ -66,6 +66,28 @@ def _numeric(values: np.ndarray, column: Column) -> np.ndarray:
     return (((np.log1p(values) if column.transform == "log1p" else values) - center) / scale)[:, None]
 
 
+def public_blocks(table: Table, schema: Schema) -> list[np.ndarray]:
+    """The coordinates of `public_space`, column by column: those of `schema.inputs` in order, then the label's.
+
+    Args:
+      table: M records in physical units.
+      schema: columns.
+
+    Returns:
+      F + 1 arrays f64[M, d_j].
+    """
+    blocks = []
+    for j, column in enumerate(schema.inputs):
+        values = table.values[:, j].astype(np.float64)
+        if column.kind != "numeric":
+            blocks.append(_one_hot(values, len(column.categories)))
+            continue
+        missing = np.isnan(values)
+        block = np.where(missing[:, None], 0.0, _numeric(values, column))
+        blocks.append(np.concatenate([block, missing[:, None]], 1) if column.nullable else block)
+    return [*blocks, _one_hot(table.label, schema.num_classes)]
+
+
 def public_space(table: Table, schema: Schema) -> np.ndarray:
     """Records as points scaled by public knowledge only, label included; numeric: (transform(x) - center) / scale.
 
@@ -77,15 +99,4 @@ def public_space(table: Table, schema: Schema) -> np.ndarray:
       f64[M, D]; categories and the label one-hot over √2 (different ones are 1 apart). A missing value stands at the
       column's center with an indicator 1; a missing category is all zeros.
     """
-    parts = []
-    for j, column in enumerate(schema.inputs):
-        values = table.values[:, j].astype(np.float64)
-        if column.kind != "numeric":
-            parts.append(_one_hot(values, len(column.categories)))
-            continue
-        missing = np.isnan(values)
-        parts.append(np.where(missing[:, None], 0.0, _numeric(values, column)))
-        if column.nullable:
-            parts.append(missing[:, None].astype(np.float64))
-    parts.append(_one_hot(table.label, schema.num_classes))
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(public_blocks(table, schema), axis=1)

@@ -16,7 +16,7 @@ from fedjax_health.checks import RIVALS
 from fedjax_health.data.split import take_clients
 from fedjax_health.evaluation import augmentation, baselines, collapse, curves, detection, fairness, utility
 from fedjax_health.evaluation.downstream import VIEWS, Downstream, Fitted
-from fedjax_health.evaluation.membership import client_scores, dp_ceiling, membership_rows
+from fedjax_health.evaluation.membership import client_scores, dp_ceiling, membership_rows, record_rows
 from fedjax_health.evaluation.rows import Figures, seed_rows
 from fedjax_health.evaluation.setting import Setting, Subject, included
 from fedjax_health.evaluation.similarity import overall, similarity
@@ -215,20 +215,27 @@ def membership_tables(
       attacks: by name; "loss-threshold" attacks the classifiers, the others the synthetic table.
 
     Returns:
-      (rows, curves as (domain, model, row, fpr, tpr)).
+      (rows, curves as (domain, model, row, fpr, tpr)). Row "...:white-box" is the generator's own score: of a GAN what its
+      critic says (LOGAN, white box), of others their evidence for the record.
     """
     domain, seeds = setting.domain, setting.include.shape[0]
     targets = [make_targets(setting, s) for s in range(seeds)]
+    several = any(len(side.label) > len(np.unique(side.client)) for t in targets for side in t)
     reference = domain.validation
     rows: list[Row] = []
     points: list[tuple[str, str, str, float, float]] = []
 
     def add(model: str, row: str, score: Callable[[Table, int], np.ndarray]) -> None:
-        pairs = [
-            (client_scores(score(t.member, s), t.member.client), client_scores(score(t.outsider, s), t.outsider.client))
-            for s, t in enumerate(targets)
-        ]
+        records, pairs = [], []
+        for s, t in enumerate(targets):
+            # both sides at once: an attack that fits something fits it once
+            scores = score(Table(*(np.concatenate(pair) for pair in zip(*t, strict=True))), s)
+            sides = np.split(scores, [len(t.member.label)])
+            records.append((sides[0], sides[1]))
+            pairs.append(tuple(client_scores(x, side.client) for x, side in zip(sides, t, strict=True)))
         rows.extend(membership_rows(domain.name, model, row, pairs))
+        if several:
+            rows.extend(record_rows(domain.name, model, row, records))
         points.extend(
             (domain.name, model, row, float(f), float(t)) for f, t in zip(*curves.roc_points(*pairs[0]), strict=True)
         )
