@@ -24,16 +24,17 @@ def _few(matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @threadpool_limits.wrap(limits=1, user_api="openmp")
 def _guesses(known: np.ndarray, secret: np.ndarray, categorical: list[bool], at: np.ndarray, seed: int) -> np.ndarray:
-    """What trees fitted on f64[n, F], f64[n] say at f64[m, F]; the one category where there is no other."""
-    if len(np.unique(secret)) < 2:
+    """What trees fitted on f64[n, F], f64[n] say at f64[m, F]; one category where there is no other, or nothing known."""
+    said = ~np.isnan(known).all(0)  # scikit-learn's bins need a value
+    if len(np.unique(secret)) < 2 or not said.any():
         return np.full(len(at), secret[0])
     trees = HistGradientBoostingClassifier(
         max_iter=40,
         early_stopping=False,  # pyright: ignore[reportArgumentType]
-        categorical_features=categorical,  # pyright: ignore[reportArgumentType]
+        categorical_features=np.asarray(categorical)[said],  # pyright: ignore[reportArgumentType]
         random_state=seed,
     )
-    return trees.fit(known, secret).predict(at)
+    return trees.fit(known[:, said], secret).predict(at[:, said])
 
 
 def _attempt(

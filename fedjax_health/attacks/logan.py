@@ -23,7 +23,7 @@ def _score(published: Published, records: Table, schema: Schema, rng: np.random.
     reference = _few(public_space(published.reference, schema), rng)
     trees = ExtraTreesClassifier(TREES, class_weight="balanced", random_state=int(rng.integers(2**31)))
     trees.fit(np.concatenate([reference, synthetic]), np.repeat([0, 1], [len(reference), len(synthetic)]))
-    return trees.predict_proba(public_space(records, schema))[:, 1]
+    return np.asarray(trees.predict_proba(public_space(records, schema)))[:, 1]
 
 
 def make_logan() -> Attack:

@@ -28,21 +28,29 @@ def _matrix(table: Table) -> np.ndarray:
     return np.column_stack([table.values, table.label]).T.copy()  # f32[F + 1, M]: a condition reads whole columns
 
 
+def meets(values: np.ndarray, term: Term) -> np.ndarray:
+    """Whether values of its column meet a term, bool[M].
+
+    Args:
+      values: f32[M], NaN = missing, which meets "missing" alone.
+      term: its condition.
+    """
+    if term.sign == "missing":
+        return np.isnan(values)
+    compare = {"<=": np.less_equal, ">=": np.greater_equal, "==": np.equal}[term.sign]
+    return compare(values, np.float32(term.value))
+
+
 def matching(columns: np.ndarray, terms: Condition) -> np.ndarray:
     """Rows that meet all terms, i64[k], ascending.
 
     Args:
-      columns: f32[F + 1, M], NaN = missing, which meets "missing" alone.
+      columns: f32[F + 1, M].
       terms: one or more.
     """
-    rows = np.arange(columns.shape[1])
-    for term in terms:
-        values = columns[term.column][rows]
-        if term.sign == "missing":
-            rows = rows[np.isnan(values)]
-        else:
-            compare = {"<=": np.less_equal, ">=": np.greater_equal, "==": np.equal}[term.sign]
-            rows = rows[compare(values, np.float32(term.value))]
+    rows = np.flatnonzero(meets(columns[terms[0].column], terms[0]))
+    for term in terms[1:]:
+        rows = rows[meets(columns[term.column][rows], term)]
     return rows
 
 
@@ -59,7 +67,7 @@ def isolated(sides: list[tuple[np.ndarray, np.ndarray]], conditions: list[Condit
     hits = [0] * len(sides)
     for terms in conditions:
         met = [client[matching(columns, terms)] for columns, client in sides]
-        (at,) = np.nonzero([len(who) for who in met])
+        at = [side for side, who in enumerate(met) if len(who)]
         if len(at) == 1 and (met[at[0]] == met[at[0]][0]).all():
             hits[at[0]] += 1
     return hits
@@ -106,7 +114,7 @@ def _multivariate(columns: np.ndarray, coded: list[bool], queries: int, rng: np.
         row, left, terms = int(rng.integers(columns.shape[1])), np.arange(columns.shape[1]), []
         for j in rng.permutation(len(coded)):
             terms.append(_term(columns, int(j), row, coded[j], middles[j], rng))
-            left = left[matching(columns[:, left], (terms[-1],))]
+            left = left[meets(columns[j][left], terms[-1])]
             if len(left) == 1 and len(terms) > 1:
                 chosen.append(tuple(terms))
                 break
@@ -128,14 +136,15 @@ def _attempt(
     made = _matrix(synthetic)
     coded = [*(c.kind != "numeric" for c in schema.inputs), True]
     sides = [(_matrix(side), side.client) for side in people]
-    clients = [len(np.unique(client)) for _, client in sides]
+    inside, outside = (len(np.unique(client)) for _, client in sides)
+    scale = inside / outside if outside else 1.0  # of chances to be the one
     found = {}
     for name, make in {"univariate": _univariate, "multivariate": _multivariate}.items():
         conditions = make(made, coded, queries, rng)
         members, others = isolated(sides, conditions)
         blind, n = isolated(sides, _blind(made, conditions, coded, rng))[0], len(conditions)
-        scale = clients[0] / max(clients[1], 1)  # of chances to be the one
-        found[name] = Outcome(Counted(members, n), Counted(blind, n), Counted(others, n), scale)
+        control = Counted(others, n if outside else 0)
+        found[name] = Outcome(Counted(members, n), Counted(blind, n), control, scale)
     return found
 
 

@@ -224,21 +224,12 @@ def membership_tables(
     reference = domain.validation
     rows: list[Row] = []
     points: list[tuple[str, str, str, float, float]] = []
+    asked: list[tuple[str, str, Callable[[Table, int], np.ndarray]]] = []  # model, row, (records, seed) -> scores
 
-    def add(model: str, row: str, score: Callable[[Table, int], np.ndarray]) -> None:
-        records, pairs = [], []
-        for s, t in enumerate(targets):
-            # both sides at once: an attack that fits something fits it once
-            scores = score(Table(*(np.concatenate(pair) for pair in zip(*t, strict=True))), s)
-            sides = np.split(scores, [len(t.member.label)])
-            records.append((sides[0], sides[1]))
-            pairs.append(tuple(client_scores(x, side.client) for x, side in zip(sides, t, strict=True)))
-        rows.extend(membership_rows(domain.name, model, row, pairs))
-        if several:
-            rows.extend(record_rows(domain.name, model, row, records))
-        points.extend(
-            (domain.name, model, row, float(f), float(t)) for f, t in zip(*curves.roc_points(*pairs[0]), strict=True)
-        )
+    def score_both(score: Callable[[Table, int], np.ndarray], s: int) -> list[np.ndarray]:
+        # an attack that fits something fits it once for both sides
+        both = Table(*(np.concatenate(pair) for pair in zip(*targets[s], strict=True)))
+        return np.split(score(both, s), [len(targets[s].member.label)])
 
     def run(attack: Attack, published: Callable[[int], Published], *names: str) -> Callable[[Table, int], np.ndarray]:
         def score(table: Table, s: int) -> np.ndarray:
@@ -251,16 +242,30 @@ def membership_tables(
         return lambda s: Published(None, reference, lambda table: fitted.loss(table, s))
 
     loss = attacks["loss-threshold"]
-    add("-", f"model-on-real:{loss.name}", run(loss, on_classifier(fits.by_row["-", "real"]), "real"))
+    asked.append(("-", f"model-on-real:{loss.name}", run(loss, on_classifier(fits.by_row["-", "real"]), "real")))
     for subject in subjects:
         fitted = fits.by_row[subject.name, "synthetic"]
-        add(subject.name, f"model-on-synthetic:{loss.name}", run(loss, on_classifier(fitted), subject.name))
+        asked.append((subject.name, f"model-on-synthetic:{loss.name}", run(loss, on_classifier(fitted), subject.name)))
         for attack in attacks.values():
             if attack is not loss:
                 seen = [Table(*(column[: subject.published] for column in t)) for t in subject.tables]
                 score = run(attack, lambda s, seen=seen: Published(seen[s], reference, None), subject.name)
-                add(subject.name, f"federated+synthetic:{attack.name}", score)
-        add(subject.name, f"federated+synthetic:{WHITE_BOX}", subject.score)
+                asked.append((subject.name, f"federated+synthetic:{attack.name}", score))
+        asked.append((subject.name, f"federated+synthetic:{WHITE_BOX}", subject.score))
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        answers = [[pool.submit(score_both, score, s) for s in range(seeds)] for _, _, score in asked]
+    for (model, row, _), per_seed in zip(asked, answers, strict=True):
+        records = [(member, outsider) for member, outsider in (answer.result() for answer in per_seed)]
+        pairs = [
+            (client_scores(member, t.member.client), client_scores(outsider, t.outsider.client))
+            for (member, outsider), t in zip(records, targets, strict=True)
+        ]
+        rows += membership_rows(domain.name, model, row, pairs)
+        if several:
+            rows += record_rows(domain.name, model, row, records)
+        points += [
+            (domain.name, model, row, float(f), float(t)) for f, t in zip(*curves.roc_points(*pairs[0]), strict=True)
+        ]
     if setting.promise is not None:
         rows += seed_rows(domain.name, "-", [dp_ceiling(*setting.promise)])
     return rows, points
