@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
+from fedjax_health.attacks.base import at_most
 from fedjax_health.attacks.disclosure import Counted, Disclosure, Outcome, People, name_of, one_a_client, secrets
 from fedjax_health.data.schema import Schema
 from fedjax_health.types import Table
@@ -16,10 +17,6 @@ MAX_ROWS = 5000
 
 def _matrix(table: Table) -> np.ndarray:
     return np.column_stack([table.values, table.label]).astype(np.float64)
-
-
-def _few(matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return matrix if len(matrix) <= MAX_ROWS else matrix[rng.choice(len(matrix), MAX_ROWS, replace=False)]
 
 
 @threadpool_limits.wrap(limits=1, user_api="openmp")
@@ -40,7 +37,7 @@ def _guesses(known: np.ndarray, secret: np.ndarray, categorical: list[bool], at:
 def _attempt(
     synthetic: Table, people: People, schema: Schema, queries: int, rng: np.random.Generator
 ) -> dict[str, Outcome]:
-    made = _few(_matrix(synthetic), rng)
+    made = at_most(_matrix(synthetic), MAX_ROWS, rng)
     sides = [_matrix(one_a_client(side, queries, rng)) for side in people]
     coded = [*(c.kind != "numeric" for c in schema.inputs), True]
     found = {}

@@ -55,6 +55,17 @@ def require_synthetic(published: Published, attack: str) -> Table:
     return published.synthetic
 
 
+def at_most(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """All rows, or `most` of them at random, [<= most, ...].
+
+    Args:
+      rows: [n, ...].
+      most: rows.
+      rng: host generator; not asked where all are kept.
+    """
+    return rows if len(rows) <= most else rows[rng.choice(len(rows), most, replace=False)]
+
+
 def _one_hot(index: np.ndarray, size: int) -> np.ndarray:
     # 1/sqrt(2): two different categories are then one unit apart, as two values one public scale apart are.
     return (index[:, None] == np.arange(size)[None, :]) / np.sqrt(2.0)

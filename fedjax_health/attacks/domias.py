@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.decomposition import PCA
 
-from fedjax_health.attacks.base import Attack, Published, public_space, require_synthetic
+from fedjax_health.attacks.base import Attack, Published, at_most, public_space, require_synthetic
 from fedjax_health.data.schema import Schema
 from fedjax_health.types import Table
 
@@ -15,10 +15,6 @@ MAX_ROWS = 3000
 NARROWER = (1 / 4, 1 / 16, 1 / 64)  # bandwidths beside Scott's, as shares of it
 BLOCK = 512
 SAME = 1e-12  # variance (squared public scales) below which a direction is constant
-
-
-def _subsample(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return points if len(points) <= MAX_ROWS else points[rng.choice(len(points), MAX_ROWS, replace=False)]
 
 
 def _log_density(of: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -44,8 +40,8 @@ def _log_density(of: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def _score(published: Published, records: Table, schema: Schema, rng: np.random.Generator) -> np.ndarray:
-    synthetic = _subsample(public_space(require_synthetic(published, NAME), schema), rng)
-    reference = _subsample(public_space(published.reference, schema), rng)
+    synthetic = at_most(public_space(require_synthetic(published, NAME), schema), MAX_ROWS, rng)
+    reference = at_most(public_space(published.reference, schema), MAX_ROWS, rng)
     own = np.concatenate([synthetic, reference])
     center = own.mean(0)
     pca = PCA(min(MAX_DIMS, *own.shape), svd_solver="full").fit(own)

@@ -46,7 +46,7 @@ def make_inference() -> Disclosure:
 
     Right is the same category, or a number within a quarter of the column's public scale (the source: within 5 % of the
     number, which any temperature is, and no zero). Blind guesses: the column of a random synthetic record. At most one record
-    a client, and the label, the groups and 30 other columns.
+    a client, and 32 columns: the label, groups, then the others.
 
     Returns:
       Disclosure; an outcome a column.

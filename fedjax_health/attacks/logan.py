@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.ensemble import ExtraTreesClassifier
 
-from fedjax_health.attacks.base import Attack, Published, public_space, require_synthetic
+from fedjax_health.attacks.base import Attack, Published, at_most, public_space, require_synthetic
 from fedjax_health.data.schema import Schema
 from fedjax_health.types import Table
 
@@ -14,13 +14,9 @@ MAX_ROWS = 3000  # a side
 TREES = 100
 
 
-def _few(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return points if len(points) <= MAX_ROWS else points[rng.choice(len(points), MAX_ROWS, replace=False)]
-
-
 def _score(published: Published, records: Table, schema: Schema, rng: np.random.Generator) -> np.ndarray:
-    synthetic = _few(public_space(require_synthetic(published, NAME), schema), rng)
-    reference = _few(public_space(published.reference, schema), rng)
+    synthetic = at_most(public_space(require_synthetic(published, NAME), schema), MAX_ROWS, rng)
+    reference = at_most(public_space(published.reference, schema), MAX_ROWS, rng)
     trees = ExtraTreesClassifier(TREES, class_weight="balanced", random_state=int(rng.integers(2**31)))
     trees.fit(np.concatenate([reference, synthetic]), np.repeat([0, 1], [len(reference), len(synthetic)]))
     return np.asarray(trees.predict_proba(public_space(records, schema)))[:, 1]

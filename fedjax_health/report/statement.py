@@ -251,7 +251,8 @@ def _risk(question: str, names: Sequence[str], disclosed: Sequence[Row], bound: 
             found.append(f"{labels.model_label(model)} on {domain}: {said}")
     told = sum(not math.isnan(r.value) for r in mine)
     evidence = (
-        "guesses right beyond what the same attack gets right about people who took no part, 0% where it is no better"
+        "guesses right beyond what the same attack gets right about people who took no part, 0% where it is no better; the "
+        "largest of several lies above 0 by chance alone"
     )
     if told < len(mine):
         evidence += f"; {len(mine) - told} of {len(mine)} attacks are not assessed, being no better than blind guesses"
