@@ -13,14 +13,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fedjax_health import build, one_shot, rng
-from fedjax_health.attacks.base import Attack
-from fedjax_health.attacks.domias import make_domias
-from fedjax_health.attacks.loss_threshold import make_loss_threshold
-from fedjax_health.attacks.nearest_synthetic import make_nearest_synthetic
+from fedjax_health.build_attacks import make_attacks, make_disclosures
 from fedjax_health.config import Config
 from fedjax_health.data.representation import encode_table
 from fedjax_health.devices.round import METRICS
 from fedjax_health.evaluation import curves, efficiency, suite
+from fedjax_health.evaluation.disclosure import disclosure_rows
 from fedjax_health.evaluation.downstream import make_downstream, view_population
 from fedjax_health.evaluation.rivals import rival_tables
 from fedjax_health.evaluation.rows import exact_row
@@ -36,7 +34,7 @@ from fedjax_health.train.metrics import Writer
 from fedjax_health.train.stage import Trained, federation_keys
 from fedjax_health.types import Row, Table
 
-TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness")
+TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness", "disclosure")
 
 
 class Pictures(NamedTuple):
@@ -76,11 +74,6 @@ def make_setting(config: Config, p: Prepared, promise: tuple[float, float] | Non
     """
     include = p.include[:, : int(p.domain.train.client.max()) + 1]
     return suite.Setting(p.domain, include, config.evaluation, config.seed, promise)
-
-
-def make_attacks() -> dict[str, Attack]:
-    """Membership attacks of a run, by name."""
-    return {a.name: a for a in (make_loss_threshold(), make_nearest_synthetic(), make_domias())}
 
 
 def fit_classifiers(
@@ -145,6 +138,7 @@ def evaluate(
     rows["detection"] += detected
     rows["fairness"] += fair + suite.shift_rows(setting, subjects)
     rows["membership"] += member
+    rows["disclosure"] += disclosure_rows(setting, subjects, make_disclosures())
     first = {s.name: s.tables[0] for s in subjects}
     for b in curves.distribution_curves(domain.test, first, domain.schema):
         pictures.distributions.append(tuple(b._replace(domain=domain.name)))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import jax
 
 from fedjax_health import build, drawing, experiment, rng, workdir
+from fedjax_health.build_attacks import make_attacks
 from fedjax_health.checks import STREAMS
 from fedjax_health.config import Config, to_json
 from fedjax_health.data.stream_schema import StreamSchema
@@ -31,7 +32,6 @@ from fedjax_health.results import (
     audit,
     cost_rows,
     fit_classifiers,
-    make_attacks,
     make_setting,
     privacy_rows,
     white_box,

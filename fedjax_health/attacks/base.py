@@ -55,6 +55,17 @@ def require_synthetic(published: Published, attack: str) -> Table:
     return published.synthetic
 
 
+def at_most(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """All rows, or `most` of them at random, [<= most, ...].
+
+    Args:
+      rows: [n, ...].
+      most: rows.
+      rng: host generator; not asked where all are kept.
+    """
+    return rows if len(rows) <= most else rows[rng.choice(len(rows), most, replace=False)]
+
+
 def _one_hot(index: np.ndarray, size: int) -> np.ndarray:
     # 1/sqrt(2): two different categories are then one unit apart, as two values one public scale apart are.
     return (index[:, None] == np.arange(size)[None, :]) / np.sqrt(2.0)
@@ -64,6 +75,28 @@ def _numeric(values: np.ndarray, column: Column) -> np.ndarray:
     values = np.clip(values, column.low, column.high)
     center, scale = public_scaling(column)
     return (((np.log1p(values) if column.transform == "log1p" else values) - center) / scale)[:, None]
+
+
+def public_blocks(table: Table, schema: Schema) -> list[np.ndarray]:
+    """The coordinates of `public_space`, column by column: those of `schema.inputs` in order, then the label's.
+
+    Args:
+      table: M records in physical units.
+      schema: columns.
+
+    Returns:
+      F + 1 arrays f64[M, d_j].
+    """
+    blocks = []
+    for j, column in enumerate(schema.inputs):
+        values = table.values[:, j].astype(np.float64)
+        if column.kind != "numeric":
+            blocks.append(_one_hot(values, len(column.categories)))
+            continue
+        missing = np.isnan(values)
+        block = np.where(missing[:, None], 0.0, _numeric(values, column))
+        blocks.append(np.concatenate([block, missing[:, None]], 1) if column.nullable else block)
+    return [*blocks, _one_hot(table.label, schema.num_classes)]
 
 
 def public_space(table: Table, schema: Schema) -> np.ndarray:
@@ -77,15 +110,4 @@ def public_space(table: Table, schema: Schema) -> np.ndarray:
       f64[M, D]; categories and the label one-hot over √2 (different ones are 1 apart). A missing value stands at the
       column's center with an indicator 1; a missing category is all zeros.
     """
-    parts = []
-    for j, column in enumerate(schema.inputs):
-        values = table.values[:, j].astype(np.float64)
-        if column.kind != "numeric":
-            parts.append(_one_hot(values, len(column.categories)))
-            continue
-        missing = np.isnan(values)
-        parts.append(np.where(missing[:, None], 0.0, _numeric(values, column)))
-        if column.nullable:
-            parts.append(missing[:, None].astype(np.float64))
-    parts.append(_one_hot(table.label, schema.num_classes))
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(public_blocks(table, schema), axis=1)

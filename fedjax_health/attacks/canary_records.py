@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedjax_health.attacks.base import Attack, Published, public_space, require_synthetic
-from fedjax_health.attacks.nearest_synthetic import nearest
+from fedjax_health.attacks.neighbours import nearest
 from fedjax_health.data.cells import kept, variables
 from fedjax_health.data.representation import Fitted
 from fedjax_health.data.schema import Schema

@@ -5,47 +5,32 @@ from __future__ import annotations
 import numpy as np
 
 from fedjax_health.attacks.base import Attack, Published, public_space, require_synthetic
+from fedjax_health.attacks.neighbours import nearest
 from fedjax_health.data.schema import Schema
 from fedjax_health.types import Table
 
 NAME = "nearest-synthetic"
-BLOCK = 512
-
-
-def nearest(points: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """Distance of every point to the nearest of `to`, f64[n].
-
-    One float32 product [x, 1] [-2 y, |y|^2]^T a block ranks the candidates; only the winner's distance is computed exactly,
-    so an exact copy is at distance 0. Memory: one block of BLOCK x len(to).
-
-    Args:
-      points: f64[n, D].
-      to: f64[m, D], m > 0.
-    """
-    candidates = np.concatenate([-2.0 * to, np.sum(np.square(to), 1, keepdims=True)], 1).astype(np.float32).T
-    winner = np.empty(len(points), np.int64)
-    for start in range(0, len(points), BLOCK):
-        block = points[start : start + BLOCK]
-        ones = np.ones((len(block), 1))
-        winner[start : start + BLOCK] = np.argmin(np.concatenate([block, ones], 1).astype(np.float32) @ candidates, 1)
-    return np.linalg.norm(points - to[winner], axis=1)
 
 
 def _score(published: Published, records: Table, schema: Schema, rng: np.random.Generator) -> np.ndarray:
     points = public_space(records, schema)
-    synthetic = public_space(require_synthetic(published, NAME), schema)
-    reference = public_space(published.reference, schema)
-    return nearest(points, reference) - nearest(points, synthetic)
+    to_synthetic = nearest(points, public_space(require_synthetic(published, NAME), schema))
+    to_reference = nearest(points, public_space(published.reference, schema))
+    total = to_reference + to_synthetic
+    return np.divide(to_reference - to_synthetic, total, out=np.zeros(len(points)), where=total > 0)
 
 
 def make_nearest_synthetic() -> Attack:
-    """Score of a record x: min_r d(x, r) - min_s d(x, s), over reference records r and synthetic records s.
+    """Score of a record x: (r - s) / (r + s), r and s its distances to the nearest reference and synthetic record.
 
-    d is Euclidean in `public_space`. The first term calibrates: a record in a sparse region is far from everything, and
-    that alone says nothing about membership.
+    GAN-Leaks, calibrated with records of the attacker's own: a record in a sparse region is far from everything, and that
+    alone says nothing about membership. The order is that of r / s, the ratio of nearest-neighbour densities of the
+    synthetic and the reference table (the source subtracts r, and then a copy in a dense region is not told from a record
+    in a sparse one). d is Euclidean in `public_space`.
 
     Returns:
-      Attack; needs `Published.synthetic` and a non-empty reference; deterministic.
+      Attack; needs `Published.synthetic` and a non-empty reference; deterministic. In [-1, 1]: 1 for a copy of a record
+      that is not in the reference, 0 for a record in both.
 
     Source: Chen et al. (2020), GAN-Leaks, arXiv 1909.03935.
     """

@@ -9,13 +9,14 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from fedjax_health.evaluation.detection import rate_at_fpr
-from fedjax_health.evaluation.rows import Figures, mean_interval, proportion_interval
+from fedjax_health.evaluation.rows import Figures, mean_interval, proportion_interval, seed_rows
 from fedjax_health.evaluation.utility import NAN, balanced_threshold
 from fedjax_health.types import Row
 
 CEILING = "dp-ceiling"
 SUCCESS = "success (%)"
 FPRS = {"tpr_at_1pct_fpr": 0.01, "tpr_at_0p1pct_fpr": 0.001}
+RECORD = "record_"  # before a metric: members are the records of clients that took part
 RESOLVED = 10  # false positives that must be possible before a rate is read at an FPR
 
 
@@ -164,3 +165,23 @@ def membership_rows(
         interval = (NAN, NAN) if math.isnan(rate) else proportion_interval(round(rate * n), n)
         rows.append(Row(domain, model, row, metric, rate, *interval, n))
     return rows
+
+
+def record_rows(
+    domain: str, model: str, row: str, per_seed_scores: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> list[Row]:
+    """The same attack record by record: what whoever holds one record of a client, not all, learns of its part.
+
+    Args:
+      domain, model, row: as in `membership_rows`.
+      per_seed_scores: for each seed (member f64[m1], non-member f64[m0]) scores of single records.
+
+    Returns:
+      record_auc, record_tpr_at_1pct_fpr, record_tpr_at_0p1pct_fpr: mean over seeds with Student-t interval, n = seeds, since
+      the records of one client are no trials of their own; rates are NaN below 1,000 and 10,000 records of non-members.
+    """
+    per_seed = []
+    for scores in per_seed_scores:
+        figures = membership_figures(row, *scores)
+        per_seed.append({(row, RECORD + metric): figures[row, metric] for metric in ("auc", *FPRS)})
+    return seed_rows(domain, model, per_seed)

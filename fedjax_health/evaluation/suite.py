@@ -16,7 +16,7 @@ from fedjax_health.checks import RIVALS
 from fedjax_health.data.split import take_clients
 from fedjax_health.evaluation import augmentation, baselines, collapse, curves, detection, fairness, utility
 from fedjax_health.evaluation.downstream import VIEWS, Downstream, Fitted
-from fedjax_health.evaluation.membership import client_scores, dp_ceiling, membership_rows
+from fedjax_health.evaluation.membership import client_scores, dp_ceiling, membership_rows, record_rows
 from fedjax_health.evaluation.rows import Figures, seed_rows
 from fedjax_health.evaluation.setting import Setting, Subject, included
 from fedjax_health.evaluation.similarity import overall, similarity
@@ -215,23 +215,21 @@ def membership_tables(
       attacks: by name; "loss-threshold" attacks the classifiers, the others the synthetic table.
 
     Returns:
-      (rows, curves as (domain, model, row, fpr, tpr)).
+      (rows, curves as (domain, model, row, fpr, tpr)). Row "...:white-box" is the generator's own score: of a GAN what its
+      critic says (LOGAN, white box), of others their evidence for the record.
     """
     domain, seeds = setting.domain, setting.include.shape[0]
     targets = [make_targets(setting, s) for s in range(seeds)]
+    several = any(len(side.label) > len(np.unique(side.client)) for t in targets for side in t)
     reference = domain.validation
     rows: list[Row] = []
     points: list[tuple[str, str, str, float, float]] = []
+    asked: list[tuple[str, str, Callable[[Table, int], np.ndarray]]] = []  # model, row, (records, seed) -> scores
 
-    def add(model: str, row: str, score: Callable[[Table, int], np.ndarray]) -> None:
-        pairs = [
-            (client_scores(score(t.member, s), t.member.client), client_scores(score(t.outsider, s), t.outsider.client))
-            for s, t in enumerate(targets)
-        ]
-        rows.extend(membership_rows(domain.name, model, row, pairs))
-        points.extend(
-            (domain.name, model, row, float(f), float(t)) for f, t in zip(*curves.roc_points(*pairs[0]), strict=True)
-        )
+    def score_both(score: Callable[[Table, int], np.ndarray], s: int) -> list[np.ndarray]:
+        # an attack that fits something fits it once for both sides
+        both = Table(*(np.concatenate(pair) for pair in zip(*targets[s], strict=True)))
+        return np.split(score(both, s), [len(targets[s].member.label)])
 
     def run(attack: Attack, published: Callable[[int], Published], *names: str) -> Callable[[Table, int], np.ndarray]:
         def score(table: Table, s: int) -> np.ndarray:
@@ -244,16 +242,30 @@ def membership_tables(
         return lambda s: Published(None, reference, lambda table: fitted.loss(table, s))
 
     loss = attacks["loss-threshold"]
-    add("-", f"model-on-real:{loss.name}", run(loss, on_classifier(fits.by_row["-", "real"]), "real"))
+    asked.append(("-", f"model-on-real:{loss.name}", run(loss, on_classifier(fits.by_row["-", "real"]), "real")))
     for subject in subjects:
         fitted = fits.by_row[subject.name, "synthetic"]
-        add(subject.name, f"model-on-synthetic:{loss.name}", run(loss, on_classifier(fitted), subject.name))
+        asked.append((subject.name, f"model-on-synthetic:{loss.name}", run(loss, on_classifier(fitted), subject.name)))
         for attack in attacks.values():
             if attack is not loss:
                 seen = [Table(*(column[: subject.published] for column in t)) for t in subject.tables]
                 score = run(attack, lambda s, seen=seen: Published(seen[s], reference, None), subject.name)
-                add(subject.name, f"federated+synthetic:{attack.name}", score)
-        add(subject.name, f"federated+synthetic:{WHITE_BOX}", subject.score)
+                asked.append((subject.name, f"federated+synthetic:{attack.name}", score))
+        asked.append((subject.name, f"federated+synthetic:{WHITE_BOX}", subject.score))
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        answers = [[pool.submit(score_both, score, s) for s in range(seeds)] for _, _, score in asked]
+    for (model, row, _), per_seed in zip(asked, answers, strict=True):
+        records = [(member, outsider) for member, outsider in (answer.result() for answer in per_seed)]
+        pairs = [
+            (client_scores(member, t.member.client), client_scores(outsider, t.outsider.client))
+            for (member, outsider), t in zip(records, targets, strict=True)
+        ]
+        rows += membership_rows(domain.name, model, row, pairs)
+        if several:
+            rows += record_rows(domain.name, model, row, records)
+        points += [
+            (domain.name, model, row, float(f), float(t)) for f, t in zip(*curves.roc_points(*pairs[0]), strict=True)
+        ]
     if setting.promise is not None:
         rows += seed_rows(domain.name, "-", [dp_ceiling(*setting.promise)])
     return rows, points

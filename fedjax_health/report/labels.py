@@ -47,6 +47,13 @@ METRICS = {  # in the order of the columns
     "success (%)": Metric("Success, % (guessing 50)", 0.0, 100.0),
     "tpr_at_1pct_fpr": Metric("TPR at 1 % FPR (guessing 0.01)"),
     "tpr_at_0p1pct_fpr": Metric("TPR at 0.1 % FPR (guessing 0.001)"),
+    "record_auc": Metric("AUC by record (guessing 0.5)"),
+    "record_tpr_at_1pct_fpr": Metric("TPR at 1 % FPR by record"),
+    "record_tpr_at_0p1pct_fpr": Metric("TPR at 0.1 % FPR by record"),
+    "attack_rate": Metric("Right about members"),
+    "baseline_rate": Metric("Blind guesses right"),
+    "control_rate": Metric("Right about others", 0.0, math.inf),
+    "risk": Metric("Risk over the control (best 0)", -1.0),
     "accuracy": Metric("Accuracy ↑"),
     "balanced_accuracy": Metric("Balanced accuracy ↑"),
     "precision": Metric("Precision ↑"),
@@ -88,9 +95,19 @@ SETTINGS = {  # the first half of a membership row: what is attacked
 }
 ATTACKS = {
     "loss-threshold": "loss threshold",
+    "gan-leaks": "nearest synthetic record, not calibrated",
     "nearest-synthetic": "nearest synthetic record",
+    "monte-carlo": "synthetic records nearby (Monte Carlo)",
+    "logan": "discriminator (LOGAN)",
     "domias": "DOMIAS density ratio",
     "white-box": "white box: the generator itself",
+}
+DISCLOSURES = {
+    "singling-out:univariate": "singling out by one attribute",
+    "singling-out:multivariate": "singling out by several attributes",
+    "linkability": "linking two halves of the attributes",
+    "inference": "nearest synthetic record, of",
+    "attribute-inference": "trees trained on synthetic records, of",
 }
 EVENTS = {  # classes of events
     "GaussianDpEvent": "Gaussian noise",
@@ -156,6 +173,12 @@ def attack_parts(row: str) -> tuple[str, str]:
     if not colon:
         return "", ATTACKS.get(row, row)
     return SETTINGS.get(setting, setting), ATTACKS.get(attack, attack)
+
+
+def disclosure_label(row: str) -> str:
+    """A row of disclosure.csv for readers: "singling-out:multivariate" -> "singling out by several attributes"."""
+    attack, _, what = row.partition(":")
+    return DISCLOSURES.get(row) or f"{DISCLOSURES.get(attack, attack)} {what}".strip()
 
 
 def feature_label(name: str, columns: Mapping[str, Mapping[str, Any]]) -> str:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fedjax_health.report import labels
+from fedjax_health.report import labels, read, tables
 from fedjax_health.report.summary import Summary
-from fedjax_health.types import UserError
+from fedjax_health.types import Row, UserError
 
 NONE, FOUND, OPEN = "none found", "found", "not assessed"
+DISCLOSED = {  # question to the attacks that answer it
+    "singling out: is a person isolated?": ("singling-out",),
+    "linkability: are two records of a person joined?": ("linkability",),
+    "inference: is an attribute of a person deduced?": ("inference", "attribute-inference"),
+}
 OLDEST = 89  # years; Safe Harbor wants one class for 90 and above
 
 
@@ -79,7 +85,7 @@ def make_statement(
     """The statement of a run, from its files.
 
     Args:
-      workdir: directory of the run.
+      workdir: directory of the run; read for published ages and disclosure.csv.
       ledger: privacy_ledger.json.
       schemas: domain to schema of what is published (synthetic/schema.json).
       files: names in synthetic/.
@@ -92,7 +98,11 @@ def make_statement(
       UserError: a published age that is no number.
     """
     columns = [(domain, column) for domain, schema in schemas.items() for column in schema["columns"]]
-    return Statement(_parties(ledger), _safe_harbor(workdir, columns, files), _anonymity(ledger, summary))
+    return Statement(
+        _parties(ledger),
+        _safe_harbor(workdir, columns, files),
+        _anonymity(ledger, summary, read.read_tidy(workdir, "disclosure")),
+    )
 
 
 def _parties(ledger: Mapping[str, Any]) -> list[Party]:
@@ -208,8 +218,8 @@ def _oldest(workdir: str, columns: Sequence[tuple[str, Any]], files: Sequence[st
     return oldest
 
 
-def _anonymity(ledger: Mapping[str, Any], summary: Sequence[Summary]) -> list[Check]:
-    """The three tests of the Article 29 Working Party (Opinion 05/2014), and membership, which was measured."""
+def _anonymity(ledger: Mapping[str, Any], summary: Sequence[Summary], disclosed: Sequence[Row]) -> list[Check]:
+    """The three tests of the Article 29 Working Party (Opinion 05/2014) and membership, as far as they were measured."""
     risks = [(s, s.risk) for s in summary if s.risk is not None]
     found = "; ".join(
         f"{labels.model_label(s.model)} on {s.domain}: {r.value.value}{'%' if r.sharp else ' AUC'} {r.value.interval} "
@@ -221,7 +231,29 @@ def _anonymity(ledger: Mapping[str, Any], summary: Sequence[Summary]) -> list[Ch
     guess = "members found at 1% false alarms (guessing: 1%), or AUC (guessing: 0.5)"
     return [
         Check("membership: who was in the training data?", found or OPEN, guess if found else "no attack was run"),
-        Check("singling out: is a person isolated?", OPEN, "no attack of this kind was run" + bound),
-        Check("linkability: are two records of a person joined?", OPEN, "no attack of this kind was run" + bound),
-        Check("inference: is an attribute of a person deduced?", OPEN, "no attack of this kind was run" + bound),
+        *(_risk(question, names, disclosed, bound) for question, names in DISCLOSED.items()),
     ]
+
+
+def _risk(question: str, names: Sequence[str], disclosed: Sequence[Row], bound: str) -> Check:
+    """The largest risk of each generator among attacks of these names, and how many attacks told nothing."""
+    mine = [r for r in disclosed if r.metric == "risk" and r.row.split(":")[0] in names and r.model != "real"]
+    if not mine:
+        return Check(question, OPEN, "no attack of this kind was run" + bound)
+    found = []
+    for domain, model in dict.fromkeys((r.domain, r.model) for r in mine):
+        known = [r for r in mine if (r.domain, r.model) == (domain, model) and not math.isnan(r.value)]
+        if known:
+            worst = max(known, key=lambda r: r.value)
+            percent = worst._replace(value=100 * worst.value, low=100 * worst.low, high=100 * worst.high)
+            shown = tables.cell(percent, 1)
+            said = f"{shown.value}% {shown.interval} ({labels.disclosure_label(worst.row)}, largest of {len(known)})"
+            found.append(f"{labels.model_label(model)} on {domain}: {said}")
+    told = sum(not math.isnan(r.value) for r in mine)
+    evidence = (
+        "guesses right beyond what the same attack gets right about people who took no part, 0% where it is no better; the "
+        "largest of several lies above 0 by chance alone"
+    )
+    if told < len(mine):
+        evidence += f"; {len(mine) - told} of {len(mine)} attacks are not assessed, being no better than blind guesses"
+    return Check(question, "; ".join(found) or OPEN, evidence + bound)

@@ -16,7 +16,7 @@ from fedjax_health.attacks.canary_records import (
     make_rare_values,
     with_canary_clients,
 )
-from fedjax_health.attacks.nearest_synthetic import nearest
+from fedjax_health.attacks.neighbours import nearest
 from fedjax_health.data.encode import public_scaling
 from fedjax_health.data.vitals import make_vitals
 from fedjax_health.privacy.fit import client_weights, fit_representation

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from fedjax_health.evaluation.membership import client_scores, dp_ceiling, dp_tpr, membership_figures, membership_rows
+from fedjax_health.evaluation.membership import (
+    client_scores,
+    dp_ceiling,
+    dp_tpr,
+    membership_figures,
+    membership_rows,
+    record_rows,
+)
 
 
 def gaussian(seed: int, shift: float, n: int = 20_000):
@@ -123,3 +130,13 @@ def test_one_seed_and_bad_seeds():
 
 def test_client_scores_average_records():
     assert client_scores(np.array([1.0, 3.0, 5.0]), np.array([4, 4, 9])).tolist() == [2.0, 5.0]
+
+
+def test_record_rows_take_seeds_as_trials_since_records_of_a_client_are_none():
+    seeds = [gaussian(s, 1.0, 1500) for s in range(4)]
+    rows = {r.metric: r for r in record_rows("d", "m", "a", seeds)}
+    assert set(rows) == {"record_auc", "record_tpr_at_1pct_fpr", "record_tpr_at_0p1pct_fpr"}
+    assert {r.n for r in rows.values()} == {4}
+    assert rows["record_auc"].low < norm.cdf(1 / math.sqrt(2)) < rows["record_auc"].high
+    assert 0 < rows["record_tpr_at_1pct_fpr"].low < norm.cdf(norm.ppf(0.01) + 1) < rows["record_tpr_at_1pct_fpr"].high
+    assert np.isnan(rows["record_tpr_at_0p1pct_fpr"].value)  # fewer than 10,000 records

@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 SCENARIOS = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
 ENDINGS = ("csv", "parquet", "generator.json", "generator.npz")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness")
+TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness", "disclosure")
 
 
 def command(*arguments: str, cwd: pathlib.Path = ROOT) -> str:
@@ -199,7 +199,7 @@ def test_smoke_run_makes_every_file_and_resumes(tmp_path):
 
     rows = {name: read_rows(str(run / "tables" / f"{name}.csv")) for name in TABLES}
     assert all(rows.values())
-    for name in ("similarity", "utility", "membership", "efficiency"):
+    for name in ("similarity", "utility", "membership", "efficiency", "disclosure"):
         assert {(r.domain, r.model) for r in rows[name]} >= set(stages), name
     assert {(r.domain, r.model) for r in rows["detection"]} >= {("threats", m) for m in ("vae", "wgan_gp")}
     assert {r.row for r in rows["utility"]} >= {"real", "synthetic", "real+synthetic"}

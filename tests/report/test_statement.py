@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.report import statement
 from fedjax_health.report.statement import FOUND, NONE, OPEN
-from fedjax_health.types import UserError
+from fedjax_health.types import Row, UserError
 
 FORMAL = {"mechanism": "central_gaussian", "unit": "client"}
 
@@ -93,6 +94,31 @@ def test_without_a_schema_nothing_is_claimed(tmp_path):
     found, made = checks(tmp_path, {})
     assert {check.verdict for check in found.values()} == {OPEN}
     assert {check.verdict for check in made.anonymity} == {OPEN}
+
+
+def test_the_three_tests_are_answered_by_the_largest_measured_risk_and_by_nothing_else(tmp_path):
+    nan = float("nan")
+    risks = [
+        ("vae", "singling-out:univariate", 0.02, 0.01, 0.03),
+        ("vae", "singling-out:multivariate", 0.31, 0.25, 0.36),
+        ("gan", "singling-out:multivariate", nan, nan, nan),
+        ("real", "singling-out:multivariate", 0.9, 0.8, 1.0),  # the ceiling is no answer about a generator
+        ("vae", "inference:glucose", -0.01, -0.05, 0.03),
+        ("vae", "attribute-inference:sex", 0.04, -0.01, 0.08),
+        ("gan", "linkability", nan, nan, nan),
+    ]
+    rows = [Row("ward", m, row, "risk", *figures, 500) for m, row, *figures in risks]
+    write_rows([*rows, rows[1]._replace(metric="attack_rate", value=0.99)], str(tmp_path / "tables" / "disclosure.csv"))
+    _, made = checks(tmp_path, {"ward": schema("heart_rate")})
+    member, single, link, infer = made.anonymity
+    assert member.verdict == OPEN
+    assert single.verdict == "VAE on ward: 31.0% [25.0, 36.0] (singling out by several attributes, largest of 2)"
+    assert "1 of 3 attacks are not assessed" in single.evidence and "promise" in single.evidence
+    assert link.verdict == OPEN and "1 of 1 attacks are not assessed" in link.evidence
+    assert (
+        infer.verdict
+        == "VAE on ward: 4.0% [-1.0, 8.0] (trees trained on synthetic records, of sex, largest of 2)".replace("-", "−")
+    )
 
 
 def test_a_run_without_a_mechanism_promises_nobody_anything(tmp_path):
