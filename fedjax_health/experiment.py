@@ -171,13 +171,7 @@ def train(
     """
     model = release.stage.split("/")[1]
     section = build.model_config(model, config)
-    values = {
-        "client_learning_rate": section.train.client_learning_rate,
-        "server_learning_rate": section.train.server_learning_rate,
-        "l2_clip_norm": section.train.l2_clip_norm,
-        "noise_multiplier": plan.noise_multiplier,
-        **build.model_numbers(section),
-    }
+    values = build.training_numbers(section, plan.noise_multiplier)
     hyper = {**make_hyper(values, config.seeds), "class_prior": jnp.asarray(p.shares)}
     keys = training_keys(randomness, config.seed, release.stage, config.seeds)
     data = Data(p.data, jnp.asarray(p.include))
