@@ -175,7 +175,7 @@ def make_pipeline(plan: Plan, num_classes: int) -> Callable[[Shadow, Common], di
         if plan.generator is None:
             network = params = shadow.statistics
         else:
-            population = common.population if shadow.x == () else common.population._replace(x=shadow.x)
+            population = common.population if isinstance(shadow.x, tuple) else common.population._replace(x=shadow.x)
             data = Data(population, shadow.include)
             hyper = {**common.hyper, "class_prior": shadow.shares}
             state = train(plan.generator, plan.rounds, shadow.key, hyper, data)
@@ -183,7 +183,7 @@ def make_pipeline(plan: Plan, num_classes: int) -> Callable[[Shadow, Common], di
             if plan.watch is not None:
                 signals |= plan.watch(state.audit)
         fitted = plan.calibrate(network, shadow.shares, shadow.key, shadow.fitted)
-        encoded = plan.encoder.encode(common.values) if shadow.records == () else shadow.records
+        encoded = plan.encoder.encode(common.values) if isinstance(shadow.records, tuple) else shadow.records
         signals[OWN] = plan.model.score(params, encoded, common.labels, common.key)
         released = Released(network, fitted)
         values, label = draw(released, shadow.shares, rng.stream_key(common.key, 0, rng.Stream.SYNTHESIS))

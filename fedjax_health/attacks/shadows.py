@@ -86,8 +86,8 @@ def over_shadows(one: One, mesh: Mesh, batch: int = 1) -> Callable[[Any, Any], A
 
     def run(own: Any, common: Any) -> Any:
         count = jax.tree.leaves(own)[0].shape[0]
-        spare = -count % devices
-        padded = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:spare]]) if spare else leaf, own)
+        filled = jnp.arange(-(-count // devices) * devices) % count  # a device without work repeats another's
+        padded = own if len(filled) == count else jax.tree.map(lambda leaf: leaf[filled], own)
         return jax.tree.map(lambda leaf: leaf[:count], mapped(padded, common))
 
     return run
