@@ -22,11 +22,13 @@ class AttacksConfig:
       shadow_targets: clients that are in each shadow by a fair coin; all others always are. 0 = all clients are targets.
       update_rounds: also attacks what each round publishes, looking at every so-manieth round, each time at the cost of
         training all targets; 0 = does not.
+      stages: "<domain>/<model>" of the run's that are attacked; () = all of them.
     """
 
     shadows: int = 0
     shadow_targets: int = 1_000
     update_rounds: int = 0
+    stages: tuple[str, ...] = ()
 
 
 def check_attacks(c: Config) -> None:
@@ -48,12 +50,19 @@ def check_attacks(c: Config) -> None:
         require(value >= 0, f"config attacks.{name}={value} must be 0 or more")
     require(
         a.update_rounds == 0 or a.shadows > 0,
-        f"config attacks.update_rounds={a.update_rounds} compares shadow federations, and attacks.shadows=0; set both or neither",
+        f"config attacks.update_rounds={a.update_rounds} compares shadow federations, and attacks.shadows=0: set both, or none",
     )
+    known = [f"{domain}/{model}" for domain in c.data.domains for model in c.models]
+    strange = [stage for stage in a.stages if stage not in known]
+    require(not strange, f"config attacks.stages={strange} are none of the run's: {', '.join(known)}")
     odd = [
         m
         for m in c.models
-        if m == "pategan" or (t := getattr(getattr(c, m, None), "train", None)) and (t.algorithm == "fedbuff" or t.hierarchy.institutions)
+        if m == "pategan"
+        or (
+            (t := getattr(getattr(c, m, None), "train", None))
+            and (t.algorithm == "fedbuff" or t.hierarchy.institutions)
+        )
     ]
     require(
         a.update_rounds == 0 or not odd,

@@ -9,7 +9,16 @@ from jax.sharding import Mesh
 from fedjax_health import rng
 from fedjax_health.build_federation import build_federation
 from fedjax_health.build_secure import check_private_secure, ring_graph
-from fedjax_health.config import ClassifierConfig, Config, GanConfig, MedganConfig, ModelConfig, PateganConfig, TrainConfig, VaeConfig
+from fedjax_health.config import (
+    ClassifierConfig,
+    Config,
+    GanConfig,
+    MedganConfig,
+    ModelConfig,
+    PateganConfig,
+    TrainConfig,
+    VaeConfig,
+)
 from fedjax_health.data.domain import Domain, domain_from_simulator, domain_from_source
 from fedjax_health.data.mimic3 import load_mimic3
 from fedjax_health.data.non_eeg import load_non_eeg

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -107,7 +106,8 @@ def make_world(config: Config, plan: PrivacyPlan, p: Prepared) -> World:
     others = np.sort(generator.permutation(population)[:MOST_POPULATION])
     halves = take_clients(domain.train, targets), take_clients(domain.validation, others)
     scored = Table(
-        *(np.concatenate(pair) for pair in zip(halves[0][:2], halves[1][:2], strict=True)),
+        np.concatenate([t.values for t in halves]),
+        np.concatenate([t.label for t in halves]),
         np.concatenate([halves[0].client, halves[1].client + len(targets)]),
     )
     return World(own, _asked(bare, plan, own), plan, targets, scored, make_shadow_mesh())

@@ -75,9 +75,9 @@ def lira(score: np.ndarray, member: np.ndarray, pooled: bool = True) -> np.ndarr
         log N(f; mu_in, v_in (1 + 1/n_in)) - log N(f; mu_out, v_out (1 + 1/n_out))
 
     mu and n of the target alone, v over all targets together ("fixed variance"): with fewer than about 64 shadows a target's
-    own variance is too uncertain, and one that comes out small by chance makes a confident mistake. The variance is about each
-    target's own mean and each side has its own. (A public reference implementation takes the spread of the scores *in* for both sides in
-    this case, and about the mean of all targets.) Shadow s itself is in none of the fits that attack it.
+    own variance is too uncertain, and one that comes out small by chance makes a confident mistake. v is about each target's
+    own mean, and each side has its own. (A public implementation takes here the spread of the scores *in* for both sides, and
+    about the mean of all targets.) Shadow s itself is in none of the fits that attack it.
 
     Args:
       score: f64[S, M], higher = more likely a member; best near-normal, as log-odds or a mean over records are.

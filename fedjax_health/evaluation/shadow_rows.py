@@ -45,7 +45,8 @@ def _rank(score: np.ndarray, member: np.ndarray) -> _Ranked:
     order = np.argsort(-score, axis=None, kind="stable")
     ranked = score.ravel()[order]
     ends = np.append(ranked[1:] != ranked[:-1], True)
-    return _Ranked(*np.unravel_index(order, score.shape), member.ravel()[order], ranked, ends)
+    shadow, column = np.unravel_index(order, score.shape)
+    return _Ranked(shadow, column, member.ravel()[order], ranked, ends)
 
 
 def thresholds(score: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -65,23 +66,35 @@ def thresholds(score: np.ndarray, member: np.ndarray) -> np.ndarray:
     return np.array(cuts)
 
 
-def tpr_figures(
-    score: np.ndarray, member: np.ndarray, cluster: np.ndarray, generator: np.random.Generator, level: float = 0.95
-) -> dict[str, tuple[float, float, float]]:
+class Rates(NamedTuple):
+    """True-positive rates: metric -> rate, and f64[resamples] of the same draws for the same generator's state."""
+
+    value: dict[str, float]
+    drawn: dict[str, np.ndarray]
+
+    def interval(self, metric: str, level: float = 0.95) -> tuple[float, float, float]:
+        """(rate, low, high) by percentiles of the resamples."""
+        value, drawn = self.value[metric], self.drawn[metric]
+        if np.isnan(value):
+            return NAN, NAN, NAN
+        low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+        return value, min(float(low), value), max(float(high), value)
+
+
+def tpr_rates(score: np.ndarray, member: np.ndarray, cluster: np.ndarray, generator: np.random.Generator) -> Rates:
     """True-positive rates at one threshold for all shadows, whose scores are on one scale.
 
-    The interval resamples shadows and clients, both with replacement and independently, since the scores of one target in
-    several shadows depend on each other, as do those of one shadow (the pigeonhole bootstrap, which errs to the wide side).
+    Shadows and clients are resampled, both with replacement and independently, since the scores of one target in several
+    shadows depend on each other, as do those of one shadow (the pigeonhole bootstrap, which errs to the wide side).
 
     Args:
       score: f64[S, M].
       member: bool[S, M].
       cluster: i[M], columns that are in or out together: the client of a record, the client itself.
       generator: of the resampling.
-      level: coverage.
 
     Returns:
-      metric -> (rate, low, high); all NaN with fewer than 10 / FPR non-members, pooled.
+      Rates; NaN with fewer than 10 / FPR non-members, pooled.
 
     Source: Owen (2007), arXiv 0712.1111.
     """
@@ -96,20 +109,17 @@ def tpr_figures(
         allowed = [np.searchsorted(false, f * false[-1] * (1 + 1e-12), side="right") - 1 for f in FPRS.values()]
         return [float(caught[i] / caught[-1]) if i >= 0 else 0.0 for i in allowed]
 
-    whole = rates(np.ones(score.size))
-    drawn = []
-    for _ in range(RESAMPLES):
+    def draw() -> np.ndarray:
         shadows, owners = (
             generator.multinomial(n, np.full(n, 1 / n)).astype(np.float64) for n in (len(score), len(clusters))
         )
-        drawn.append(rates(shadows[ranked.shadow] * owners[mine]))
-    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    few = int((~member).sum())
-    found = {}
-    for i, (metric, f) in enumerate(FPRS.items()):
-        known = f * few >= RESOLVED - 1e-9
-        found[metric] = (whole[i], float(low[i]), float(high[i])) if known else (NAN, NAN, NAN)
-    return found
+        return shadows[ranked.shadow] * owners[mine]
+
+    whole, few = rates(np.ones(score.size)), int((~member).sum())
+    drawn = np.array([rates(draw()) for _ in range(RESAMPLES)])
+    known = [f * few >= RESOLVED - 1e-9 for f in FPRS.values()]
+    value = {metric: whole[i] if known[i] else NAN for i, metric in enumerate(FPRS)}
+    return Rates(value, {metric: drawn[:, i] for i, metric in enumerate(FPRS)})
 
 
 def shadow_rows(
@@ -127,12 +137,12 @@ def shadow_rows(
       domain, model, row: where the rows stand; `row` is the attack.
       score: f64[S, M], higher = called a member; shadow s was attacked by means of the others.
       member: bool[S, M].
-      cluster: i[M], see `tpr_figures`.
+      cluster: i[M], see `tpr_rates`.
       generator: of the intervals' resampling.
 
     Returns:
-      auc, balanced_accuracy, success (%): mean over shadows with Student-t interval, n = S; the threshold of a shadow is the best
-      one on all others together. tpr_at_1pct_fpr, tpr_at_0p1pct_fpr: see `tpr_figures`, n = members pooled.
+      auc, balanced_accuracy, success (%): mean over shadows with Student-t interval, n = S; a shadow's threshold is the best
+      one on all others together. tpr_at_1pct_fpr, tpr_at_0p1pct_fpr: see `tpr_rates`, n = members pooled.
     """
     per_shadow = []
     for s, cut in enumerate(thresholds(score, member)):
@@ -141,6 +151,7 @@ def shadow_rows(
     for metric in ("auc", "balanced_accuracy", SUCCESS):
         values = [figures[row, metric] for figures in per_shadow]
         rows.append(Row(domain, model, row, metric, *mean_interval(values), len(score)))
-    for metric, figures in tpr_figures(score, member, cluster, generator).items():
-        rows.append(Row(domain, model, row, metric, *figures, int(member.sum())))
+    rates = tpr_rates(score, member, cluster, generator)
+    for metric in FPRS:
+        rows.append(Row(domain, model, row, metric, *rates.interval(metric), int(member.sum())))
     return rows

@@ -41,7 +41,9 @@ def test_power_is_that_of_the_best_test(name, effect):
     f, member = draw(128, 400, effect)
     best = scipy.stats.norm.cdf(effect / np.sqrt(2))
     found = auc(ATTACKS[name](f, member), member)
-    less = 0.025 if name == "lira-own-variance" else 0.012  # 128 shadows know a mean to 1/8 of a deviation, a variance less
+    less = (
+        0.025 if name == "lira-own-variance" else 0.012
+    )  # 128 shadows know a mean to 1/8 of a deviation, a variance less
     assert found == pytest.approx(best, abs=less + 0.005)
     assert auc(f, member) < found - 0.07  # a threshold for all targets cannot
 

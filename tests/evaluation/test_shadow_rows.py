@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from fedjax_health.evaluation.detection import rate_at_fpr
-from fedjax_health.evaluation.shadow_rows import by_client, shadow_rows, thresholds, tpr_figures
+from fedjax_health.evaluation.shadow_rows import by_client, shadow_rows, thresholds, tpr_rates
 from fedjax_health.evaluation.utility import balanced_threshold
 
 
@@ -41,18 +41,18 @@ def test_a_threshold_is_the_best_of_all_other_shadows():
 
 def test_rates_are_those_of_one_cut_and_intervals_cover():
     score, member = draw(effect=2.0)
-    found = tpr_figures(score, member, np.arange(300), np.random.default_rng(0))
-    rate, low, high = found["tpr_at_1pct_fpr"]
+    found = tpr_rates(score, member, np.arange(300), np.random.default_rng(0))
+    rate, low, high = found.interval("tpr_at_1pct_fpr")
     assert rate == pytest.approx(rate_at_fpr(member.ravel(), score.ravel(), 0.01), abs=1e-12)
     assert low < scipy.stats.norm.cdf(scipy.stats.norm.ppf(0.01) + 2.0) < high
-    assert np.isnan(found["tpr_at_0p1pct_fpr"]).all()  # 1,800 non-members resolve no 0.1 %
+    assert np.isnan(found.interval("tpr_at_0p1pct_fpr")).all()  # 1,800 non-members resolve no 0.1 %
 
 
 def test_an_interval_is_wider_where_shadows_share_what_makes_targets_differ():
     def width(shared, cluster):
         score, member = draw(effect=2.0)
         score = score + shared * np.random.default_rng(1).normal(size=30).repeat(10)
-        _, low, high = tpr_figures(score, member, cluster, np.random.default_rng(0))["tpr_at_1pct_fpr"]
+        _, low, high = tpr_rates(score, member, cluster, np.random.default_rng(0)).interval("tpr_at_1pct_fpr")
         return high - low
 
     assert width(4.0, np.arange(300) // 10) > 1.15 * width(4.0, np.arange(300))
