@@ -10,7 +10,7 @@ import numpy as np
 from fedjax_health import rng
 from fedjax_health.attacks.lira import lira, lira_offline
 from fedjax_health.attacks.rmia import OFFLINE, rmia
-from fedjax_health.attacks.updates import INNER, LOSS
+from fedjax_health.attacks.updates import ATTRIBUTION, INNER, LOSS
 from fedjax_health.config import Config
 from fedjax_health.evaluation.downstream import VIEWS
 from fedjax_health.evaluation.shadow_rows import by_client, shadow_rows
@@ -27,6 +27,7 @@ SETTINGS = {  # signal -> what is attacked, the first half of a row
     OWN: "generator",
     LOSS: "published-models",
     INNER: "published-updates",
+    ATTRIBUTION: "published-updates-together",
 }
 
 

@@ -13,15 +13,16 @@ import pytest
 import toy
 
 from configs import base
-from fedjax_health import build, prepare, shadow_pipeline, shadow_stage, shadow_table
+from fedjax_health import build, experiment, prepare, shadow_pipeline, shadow_stage, shadow_table
 from fedjax_health import config as configuration
 from fedjax_health.attacks.base import public_space
 from fedjax_health.attacks.nearest_synthetic import nearest
-from fedjax_health.attacks.updates import INNER, LOSS
+from fedjax_health.attacks.updates import ATTRIBUTION, INNER, LOSS
 from fedjax_health.attacks_config import check_attacks
 from fedjax_health.data.population import make_store
 from fedjax_health.data.representation import calibrated, normal_knots
 from fedjax_health.evaluation.membership import FPRS
+from fedjax_health.evaluation.rows import read_rows
 from fedjax_health.federated.federation import Data
 from fedjax_health.synthesis.calibrate import ROWS, make_calibrate
 from fedjax_health.train.loop import make_train
@@ -61,7 +62,7 @@ def make_world(c: configuration.Config, changed: Any = None) -> shadow_stage.Wor
 
 @functools.cache
 def found(kind: str, changed: bool = False) -> tuple[shadow_stage.World, shadow_stage.Found]:
-    c = config(kind)
+    c = config(kind, update_rounds=2 if kind == "public" else 0)
     world = make_world(c)
     if changed:
         world = make_world(c, outsiders(world))
@@ -76,7 +77,7 @@ def outsiders(world: shadow_stage.World) -> np.ndarray:
 def test_everything_of_the_run_is_in_the_shadows():
     world, scores = found("public")
     assert scores.traces == 1
-    assert set(scores.record) == {"real", "synthetic", "own", "nearest"} and not scores.client
+    assert set(scores.record) == {"real", "synthetic", "own", "nearest"}
     assert all(f.shape == (SHADOWS, len(world.scored.label)) for f in scores.record.values())
     assert all(np.isfinite(f).all() and f.std(0).min() > 0 for f in (scores.record["own"], scores.record["real"]))
     assert world.prepared.parts["vae"].canaries is None and world.plan.noise_multiplier > 0
@@ -117,29 +118,28 @@ def test_records_of_clients_that_are_out_do_not_matter(kind):
 
 
 def test_memory_is_bounded_by_blocks_that_change_nothing(monkeypatch):
-    world, before = found("copula")
+    world, _ = found("copula")
     monkeypatch.setattr(shadow_stage, "BLOCK_BYTES", 1)
-    assert shadow_stage._block_size(world) == world.mesh.size < SHADOWS
-    after = shadow_stage.run_shadows(world, "vae", 4, ("real", "synthetic"))
-    assert after.traces == 1
-    for name, f in before.record.items():
-        np.testing.assert_allclose(after.record[name], f, rtol=1e-5, atol=1e-5, err_msg=name)
+    few = shadow_stage._block_size(world)
+    assert few == world.mesh.size == 4
+    many = next(iter(shadow_stage._blocks(world, "vae", 8)))
+    blocks = list(shadow_stage._blocks(world, "vae", few))
+    assert len(blocks) == 2
+    for name in ("include", "shares", "x", "records"):
+        parts = np.concatenate([np.asarray(getattr(block, name)) for block in blocks])
+        np.testing.assert_array_equal(parts, getattr(many, name), err_msg=name)
 
 
 def test_rows_of_table_3_and_updates():
-    world = make_world(config(update_rounds=2))
-    scores = shadow_stage.run_shadows(world, "vae", 4, ("real", "synthetic"))
-    assert set(scores.client) == {LOSS, INNER} and scores.client[LOSS].shape == (SHADOWS, 50)
-    np.testing.assert_allclose(
-        scores.record["own"], found("public")[1].record["own"], rtol=1e-5, atol=1e-5
-    )  # only seen
+    world, scores = found("public")
+    assert set(scores.client) == {LOSS, INNER, ATTRIBUTION} and scores.client[LOSS].shape == (SHADOWS, 50)
     rows = shadow_table.table(world, "vae", scores)
     settings = {r.row.split(":")[0]: r.model for r in rows}
     assert settings == {
         "model-on-real": "-", "model-on-synthetic": "vae", "federated+synthetic": "vae", "generator": "vae",
-        "published-models": "vae", "published-updates": "vae",
+        "published-models": "vae", "published-updates": "vae", "published-updates-together": "vae",
     }  # fmt: skip
-    assert len({(r.row, r.metric) for r in rows}) == len(rows) == 5 * (4 * 5 + 2 * 2)
+    assert len({(r.row, r.metric) for r in rows}) == len(rows) == 5 * (4 * 5 + 3 * 2)  # 4 signals, 5 attacks, 5 metrics
     assert all(0 <= r.value <= (100 if "%" in r.metric else 1) for r in rows if r.metric not in FPRS)
 
 
@@ -199,3 +199,30 @@ def test_rules_of_the_section():
     buffered = dataclasses.replace(c.vae, train=dataclasses.replace(c.vae.train, algorithm="fedbuff"))
     with pytest.raises(UserError, match="models=\\['vae'\\] have others"):
         check_attacks(dataclasses.replace(c, vae=buffered))
+
+
+def test_a_run_has_them_when_asked_and_its_ledger_is_as_without(monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "build_domain", lambda name, config: toy.domain(CLIENTS)._replace(name=name))
+    monkeypatch.setattr(experiment, "evaluate", lambda *_: None)
+    monkeypatch.setattr(experiment, "render_report", lambda path: path)
+    monkeypatch.setattr(experiment, "show", lambda *_: None)
+    world, scores = found("public")
+    asked = []
+
+    def run_shadows(world, model, rounds, views):
+        asked.append((model, rounds, views))
+        return scores
+
+    monkeypatch.setattr(shadow_table, "run_shadows", run_shadows)
+    ledgers = []
+    for shadows in (SHADOWS, 0):
+        folder = str(tmp_path / str(shadows))
+        experiment.run(config(shadows=shadows), folder)
+        ledgers.append((tmp_path / str(shadows) / "privacy_ledger.json").read_text())
+        rows = read_rows(str(tmp_path / str(shadows) / "tables" / "membership.csv"))
+        assert len(rows) == (5 * (4 * 5 + 3 * 2) if shadows else 0)
+    assert asked == [("vae", 4, ("real", "synthetic"))]
+    assert ledgers[0] == ledgers[1]
+    rows = {(r.row, r.metric): r.n for r in read_rows(str(tmp_path / str(SHADOWS) / "tables" / "membership.csv"))}
+    assert rows["model-on-synthetic:lira", "auc"] == SHADOWS
+    assert rows["model-on-synthetic:lira", "tpr_at_1pct_fpr"] == world.member.sum()

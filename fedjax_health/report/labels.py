@@ -89,6 +89,7 @@ SETTINGS = {  # the first half of a membership row: what is attacked
     "generator": "The trained generator itself",
     "published-models": "The models that every round publishes",
     "published-updates": "The mean updates that every round publishes",
+    "published-updates-together": "The mean updates that every round publishes, all candidates weighed together",
 }
 ATTACKS = {
     "loss-threshold": "loss threshold",
