@@ -10,7 +10,7 @@ shadows/           64 shadows of a small private run in one program: traces, sec
                    process of its own, times 64 (four are measured, one after the other; each finds its compiled program in
                    JAX's cache, from an uncounted one before); work D beside a loop in PyTorch, in turn.
 
-Every measurement is a process of its own (`benchmarks.shadow_world`). --quick has 16 shadows, and takes PyTorch only where
+Every measurement is a process of its own (`benchmarks.shadow_world`). --quick has 24 shadows, and takes PyTorch only where
 its environment exists.
 """
 
@@ -26,7 +26,8 @@ import sys
 import tempfile
 from typing import Any
 
-from benchmarks import compare, report, work
+from benchmarks import compare, report, work, work_d
+from benchmarks.shadow_world import FEW
 
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "scikit-learn", "dp-accounting")
 TORCH_MODELS = 8  # of 64 that the slow loop trains a pass
@@ -77,7 +78,7 @@ def lira_part(quick: bool) -> list[dict[str, Any]]:
     """Results `lira/`.
 
     Args:
-      quick: 16 shadows.
+      quick: 24 shadows.
     """
     flag = ("--quick",) if quick else ()
     found = figures("lira/overfitted", child("benchmarks.shadow_world", "overfitted", *flag)["rows"])
@@ -97,14 +98,14 @@ def shadows_part(quick: bool) -> list[dict[str, Any]]:
     """Results `shadows/`.
 
     Args:
-      quick: 16 shadows, two processes of one, one pass of work D.
+      quick: 24 shadows, two processes of one, one pass of work D.
     """
     flag, processes = (("--quick",), 2) if quick else ((), 4)
     with tempfile.TemporaryDirectory() as cache:
         whole = child("benchmarks.shadow_world", "many", *flag)
         child("benchmarks.shadow_world", "one", cache=cache)
         alone = [child("benchmarks.shadow_world", "one", cache=cache)["total_s"] for _ in range(processes)]
-    count = 16 if quick else 64
+    count = FEW if quick else work_d.MODELS
     compiling, running = whole["seconds"]
     together, apart = whole["total_s"], count * statistics.median(alone)
     found = [
@@ -164,7 +165,7 @@ def results(quick: bool) -> list[dict[str, Any]]:
 def main() -> None:
     """Measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="16 shadows, fewer passes")
+    parser.add_argument("--quick", action="store_true", help="24 shadows, fewer passes")
     parser.add_argument("--out", help="file for the JSON object")
     args = parser.parse_args()
     report.finish(

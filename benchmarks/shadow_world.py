@@ -6,7 +6,7 @@ many         64 shadows of a small private run in one program: traces, seconds, 
 one          one shadow of the same as a process, from start to end
 work_d       64 models of work D through the project's own client and mapping
 
-The last line of the output is one JSON object. Quick: 16 shadows (work D keeps its 64).
+The last line of the output is one JSON object. Quick: 24 shadows (work D keeps its 64).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import work, work_d
 
 START = time.perf_counter()
-TPR = "tpr_at_1pct_fpr"
+TPR, FEW = "tpr_at_1pct_fpr", 24
 
 
 def make_config(clients: int, targets: int, shadows: int, epsilon: float = math.inf, **trained: Any) -> Any:
@@ -66,7 +66,7 @@ def attacked(config: Any, views: tuple[str, ...]) -> dict[str, Any]:
     rounds = config.vae.train.rounds
     found = shadow_stage.run_shadows(world, "vae", rounds, views)
     rows = [[r.row, *r[3:]] for r in shadow_table.table(world, "vae", found)]
-    rows += [row for signal in views for row in compared(world, found, signal)]
+    rows += [row for signal in (*views, "own") for row in compared(world, found, signal)]
     ceiling = None
     if plan.formal:
         ledger = plan.ledger({"vitals/vae": rounds})
@@ -88,39 +88,39 @@ def compared(world: Any, found: Any, signal: str) -> list[list[Any]]:
     """
     import numpy as np
 
+    from fedjax_health import shadow_table
     from fedjax_health.attacks.lira import lira
     from fedjax_health.evaluation.shadow_rows import by_client, tpr_rates
 
-    n = len(world.targets)
-    ours = world.scored.client < n
-    score, member = by_client(found.record[signal][:, ours], world.scored.client[ours]), world.member
+    n, member = len(world.targets), world.member
+    score = by_client(shadow_table.log_probability(signal, found.record[signal]), world.scored.client)[:, :n]
     tried = {"pooled": lira(score, member), "threshold": score, "own": lira(score, member, pooled=False)}
     rates = {name: tpr_rates(f, member, np.arange(n), np.random.default_rng(0)) for name, f in tried.items()}
     rows = []
     for other, words in (("threshold", "threshold"), ("own", "LiRA with own variances")):
         value = rates["pooled"].value[TPR] - rates[other].value[TPR]
         low, high = np.quantile(rates["pooled"].drawn[TPR] - rates[other].drawn[TPR], [0.025, 0.975])
-        name = f"model-on-{signal}: LiRA less {words}"
+        name = f"{shadow_table.SETTINGS[signal]}: LiRA less {words}"
         rows.append([name, TPR, value, min(float(low), value), max(float(high), value), int(member.sum())])
     return rows
 
 
 def overfitted(quick: bool) -> dict[str, Any]:
     """Part `overfitted`."""
-    config = make_config(100, 0, 16 if quick else 64, rounds=300, rounds_per_chunk=50, cohort=50)
+    config = make_config(100, 0, FEW if quick else work_d.MODELS, rounds=300, rounds_per_chunk=50, cohort=50)
     return attacked(config, ("real", "synthetic"))
 
 
 def private(quick: bool) -> dict[str, Any]:
     """Part `private`."""
-    config = make_config(1_000, 400, 16 if quick else 64, 1.0, rounds=100, rounds_per_chunk=50, cohort=100)
+    config = make_config(1_000, 400, FEW if quick else work_d.MODELS, 1.0, rounds=100, rounds_per_chunk=50, cohort=100)
     return attacked(config, ("synthetic",))
 
 
 def many(quick: bool) -> dict[str, Any]:
     """Part `many`."""
     with work.peak_memory() as peak:
-        found = attacked(make_config(300, 100, 16 if quick else 64, 8.0), ("real", "synthetic"))
+        found = attacked(make_config(300, 100, FEW if quick else work_d.MODELS, 8.0), ("real", "synthetic"))
         return {**found, "memory_mb": peak(), "total_s": time.perf_counter() - START}
 
 

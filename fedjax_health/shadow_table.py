@@ -41,7 +41,10 @@ class Scores(NamedTuple):
 
 
 def log_probability(signal: str, score: np.ndarray) -> np.ndarray:
-    """What RMIA takes for log p of a record: of log-odds phi, -log(1 + e^-phi); of anything else, the score itself.
+    """Log p of a record, of which a client's mean is the likelihood of all it holds: of log-odds phi, -log(1 + e^-phi), which
+    is minus the diagnostic model's loss; of anything else the score itself.
+
+    A client's mean of log-odds would be that of its easiest records, where they are largest and say least.
 
     Args:
       signal: name.
@@ -51,7 +54,7 @@ def log_probability(signal: str, score: np.ndarray) -> np.ndarray:
 
 
 def attacks(signal: str, world: World, found: Found) -> Iterator[Scores]:
-    """All attacks on one signal.
+    """All attacks on one signal: of a client the mean of log p over its records, of a record its log-odds.
 
     Args:
       signal: name in `found`.
@@ -66,13 +69,13 @@ def attacks(signal: str, world: World, found: Found) -> Iterator[Scores]:
         return
     record, owner = found.record[signal], world.scored.client
     ours = owner < n
-    client = by_client(record[:, ours], owner[ours])
+    log_p = by_client(log_probability(signal, record), owner)
+    client = log_p[:, :n]
     yield Scores(f"{setting}:shadow-threshold", client, member, each)
     yield Scores(f"{setting}:lira", lira(client, member), member, each)
     yield Scores(f"{setting}:lira-offline", lira_offline(client, member), member, each)
-    log_p = by_client(log_probability(signal, record), owner)
     share = OFFLINE if signal in VIEWS else 1.0
-    yield Scores(f"{setting}:rmia", rmia(log_p[:, :n], member, log_p[:, n:], share), member, each)
+    yield Scores(f"{setting}:rmia", rmia(client, member, log_p[:, n:], share), member, each)
     whose = member[:, owner[ours]]
     yield Scores(f"{setting}:lira-record", lira(record[:, ours], whose), whose, owner[ours])
 
