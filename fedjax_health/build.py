@@ -9,7 +9,16 @@ from jax.sharding import Mesh
 from fedjax_health import rng
 from fedjax_health.build_federation import build_federation
 from fedjax_health.build_secure import check_private_secure, ring_graph
-from fedjax_health.config import Config, GanConfig, MedganConfig, ModelConfig, PateganConfig, TrainConfig, VaeConfig
+from fedjax_health.config import (
+    ClassifierConfig,
+    Config,
+    GanConfig,
+    MedganConfig,
+    ModelConfig,
+    PateganConfig,
+    TrainConfig,
+    VaeConfig,
+)
 from fedjax_health.data.domain import Domain, domain_from_simulator, domain_from_source
 from fedjax_health.data.mimic3 import load_mimic3
 from fedjax_health.data.non_eeg import load_non_eeg
@@ -113,6 +122,24 @@ def model_numbers(section: ModelConfig) -> dict[str, float]:
         return {}
     own = {"reconstruction_weight": section.reconstruction_weight} if isinstance(section, MedganConfig) else {}
     return {"penalty": section.penalty, "generator_learning_rate": section.generator_learning_rate, **own}
+
+
+def training_numbers(section: ModelConfig | ClassifierConfig, noise_multiplier: float = 0.0) -> dict[str, float]:
+    """All traced numbers of a training but the class shares.
+
+    Args:
+      section: config section of what is trained.
+      noise_multiplier: of the run; not read where nothing is private.
+    """
+    train = section.train
+    return {
+        "client_learning_rate": train.client_learning_rate,
+        "server_learning_rate": train.server_learning_rate,
+        "l2_clip_norm": train.l2_clip_norm,
+        "proximal_weight": train.proximal_weight,
+        "noise_multiplier": noise_multiplier,
+        **({} if isinstance(section, ClassifierConfig) else model_numbers(section)),
+    }
 
 
 def build_model(name: str, domain: Domain, config: Config) -> GenerativeModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from fedjax_health.attacks_config import check_attacks
 from fedjax_health.checks_training import check_choice, check_train, positive, require
 from fedjax_health.checks_votes import check_votes
 from fedjax_health.data.schema import REPRESENTATIONS
@@ -283,3 +284,4 @@ def check(c: Config) -> None:
         1.0 in shares and all(0 < share <= 1 for share in shares) and len(set(shares)) == len(shares),
         f"config evaluation.real_fractions={shares} must be different shares in (0, 1], 1.0 among them, such as (1.0, 0.2)",
     )
+    check_attacks(c)

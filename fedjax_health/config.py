@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from ml_collections import config_dict
 
 from fedjax_health import checks, sections
+from fedjax_health.attacks_config import AttacksConfig
 from fedjax_health.federation_config import DevicesConfig, PartitionConfig, TrainConfig
 
 
@@ -259,6 +260,7 @@ class Config:
     devices: DevicesConfig
     privacy: PrivacyConfig
     evaluation: EvaluationConfig
+    attacks: AttacksConfig = AttacksConfig()  # noqa: RUF009 - frozen
 
     @property
     def representation(self) -> str:

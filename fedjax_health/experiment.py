@@ -38,6 +38,7 @@ from fedjax_health.results import (
     privacy_rows,
     show,
 )
+from fedjax_health.shadow_table import shadow_tables
 from fedjax_health.synthesis.publish import publish_schemas
 from fedjax_health.train.loop import make_hyper
 from fedjax_health.train.metrics import Writer
@@ -109,6 +110,9 @@ def run(config: Config, path: str) -> str | None:
                     subjects = synthesise(config, p, trained, path)
                 with timed(f"evaluate {p.domain.name}"):
                     evaluate(config, p, subjects, mesh, promise, budget, rows, pictures, writer)
+                if config.attacks.shadows:
+                    with timed(f"shadows {p.domain.name}"):
+                        rows["membership"] += shadow_tables(config, plan, p, done)
                 for sentence in collapse.warnings(rows["similarity"], p.domain.name):
                     LOG.warning("warning: %s", sentence)
                     manifest["notes"].setdefault(p.domain.name, []).append(sentence)
@@ -171,13 +175,7 @@ def train(
     """
     model = release.stage.split("/")[1]
     section = build.model_config(model, config)
-    values = {
-        "client_learning_rate": section.train.client_learning_rate,
-        "server_learning_rate": section.train.server_learning_rate,
-        "l2_clip_norm": section.train.l2_clip_norm,
-        "noise_multiplier": plan.noise_multiplier,
-        **build.model_numbers(section),
-    }
+    values = build.training_numbers(section, plan.noise_multiplier)
     hyper = {**make_hyper(values, config.seeds), "class_prior": jnp.asarray(p.shares)}
     keys = training_keys(randomness, config.seed, release.stage, config.seeds)
     data = Data(p.data, jnp.asarray(p.include))

@@ -83,6 +83,18 @@ class Audit(NamedTuple):
     loss: Array
 
 
+class Watch(NamedTuple):
+    """An attacker who watches the rounds; what it has added up is State.audit. See `attacks.updates`.
+
+    Attributes:
+      start: () -> its sums.
+      see: (parts, state before the round, hyper, data, published mean message) -> its sums after the round.
+    """
+
+    start: Callable[[], Any]
+    see: Callable[[Parts, State, Hyper, Data, Any], Any]
+
+
 class State(NamedTuple):
     """Traced, donated, checkpointed whole.
 
@@ -96,7 +108,7 @@ class State(NamedTuple):
       memory: f32[K, D], the Memory of every client as one row (see `memory_row`); () where nothing is remembered.
       clock: simulated time.
       scheme: what the scheme itself keeps (institutions' models, updates in flight), or ().
-      audit: the Audit of the canaries; () without any.
+      audit: the Audit of the canaries, or what a Watch has added up; () without any.
       noise: of the rounds before, where it is correlated over rounds, else ().
     """
 
@@ -159,6 +171,7 @@ class Parts(NamedTuple):
     canaries: Canaries | None = None
     correlated: Correlated | None = None
     noise_grid: NoiseGrid | None = None
+    watch: Watch | None = None
 
 
 class Scheme(NamedTuple):
@@ -198,7 +211,7 @@ def init_state(parts: Parts, key: Array) -> State:
         memory=jnp.broadcast_to(row, (parts.population.size, row.size)) if row.size else (),
         clock=clock.start(),
         scheme=parts.scheme.init(parts, client),
-        audit=_start_audit(parts.canaries, key) if parts.canaries else (),
+        audit=_start_audit(parts.canaries, key) if parts.canaries else parts.watch.start() if parts.watch else (),
         noise=parts.correlated.start(jax.eval_shape(lambda: message_like(parts.algorithm, client)))
         if parts.correlated
         else (),

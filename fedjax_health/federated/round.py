@@ -183,6 +183,19 @@ def unless_void(ok: Array, state: State, new: State, metrics: Metrics) -> tuple[
     return kept, {**metrics, **did_not_happen, "public/parameter_norm": norm}
 
 
+def observe(parts: Parts, state: State, hyper: Hyper, data: Data, accs: tuple[Any, Any], message: Any) -> Any:
+    """State.audit after the round: what canaries measure, or what an attacker who watches has added up.
+
+    Args:
+      parts, state, hyper, data: before the round.
+      accs: the clients' accumulator, and that with canaries.
+      message: the published mean message.
+    """
+    if parts.canaries:
+        return canaries.observe(parts, state, hyper, *accs, message)
+    return parts.watch.see(parts, state, hyper, data, message) if parts.watch else state.audit
+
+
 def make_round(parts: Parts) -> RoundFn:
     """One flat round as a pure function of (state, hyper, data).
 
@@ -220,7 +233,7 @@ def make_round(parts: Parts) -> RoundFn:
             noise=past,
             memory=remember(state, result),
             clock=advance(state.clock, outcome.seconds),
-            audit=canaries.observe(parts, state, hyper, result.acc, acc, message) if parts.canaries else state.audit,
+            audit=observe(parts, state, hyper, data, (result.acc, acc), message),
         )
         metrics = {**noise, **metrics}
         if ok is not None:

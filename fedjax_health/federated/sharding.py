@@ -40,6 +40,10 @@ def over_clients(mesh: Mesh, work: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def mapped(*args: Any) -> Any:
+        if AXIS in jax.sharding.get_abstract_mesh().manual_axes:
+            return work(
+                *args
+            )  # this device has the whole federation to itself: it is one of several (`attacks.shadows`)
         specs = (PartitionSpec(),) * (len(args) - 1) + (PartitionSpec(AXIS),)
         return jax.shard_map(work, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(*args)
 

@@ -91,7 +91,12 @@ ROWS = {
 SETTINGS = {  # the first half of a membership row: what is attacked
     "model-on-real": "A classifier trained on real records",
     "model-on-synthetic": "A classifier trained on synthetic records",
+    "model-on-real+synthetic": "A classifier trained on real and synthetic records",
     "federated+synthetic": "The federated generator and its synthetic records",
+    "generator": "The trained generator itself",
+    "published-models": "The models that every round publishes",
+    "published-updates": "The mean updates that every round publishes",
+    "published-updates-together": "The mean updates that every round publishes, all candidates weighed together",
 }
 ATTACKS = {
     "loss-threshold": "loss threshold",
@@ -101,6 +106,11 @@ ATTACKS = {
     "logan": "discriminator (LOGAN)",
     "domias": "DOMIAS density ratio",
     "white-box": "white box: the generator itself",
+    "shadow-threshold": "threshold chosen on shadow federations",
+    "lira": "LiRA, a client",
+    "lira-offline": "LiRA, offline, a client",
+    "lira-record": "LiRA, a record",
+    "rmia": "RMIA, a client",
 }
 DISCLOSURES = {
     "singling-out:univariate": "singling out by one attribute",

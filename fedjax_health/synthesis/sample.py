@@ -54,7 +54,7 @@ def decoder_of(schema: Schema, kind: str) -> Decode:
     return make_decode(schema)
 
 
-def _make_draw(model: Generative, decode: Decode) -> Callable[[Published, Array, Array], tuple[Array, Array]]:
+def make_draw(model: Generative, decode: Decode) -> Callable[[Published, Array, Array], tuple[Array, Array]]:
     """(released, shares f32[L], typed key) -> values f32[CHUNK, F] in units, label i32[CHUNK]."""
 
     def draw(released: Published, shares: Array, key: Array) -> tuple[Array, Array]:
@@ -76,7 +76,7 @@ def make_sampler(model: Generative, decode: Decode) -> Callable[[Published, np.n
       sample(released, class shares f32[L], typed key, rows) -> Table of that many rows; the label is drawn from the
       shares, `client` is a running index (a synthetic row belongs to nobody). Compiled once.
     """
-    draw = jax.jit(_make_draw(model, decode))
+    draw = jax.jit(make_draw(model, decode))
 
     def sample(released: Published, shares: np.ndarray, key: Array, rows: int) -> Table:
         parts = [
@@ -105,7 +105,7 @@ def make_stream(
       stream(released, class shares f32[L], typed key) -> iterator over (values f32[n, F] in units, label i32[n]), n one
       chunk a device. Compiled once; memory is that of a few chunks a device.
     """
-    draw, devices = _make_draw(model, decode), mesh.devices.size
+    draw, devices = make_draw(model, decode), mesh.devices.size
 
     def one(released: Published, shares: Array, key: Array, chunk: Array) -> tuple[Array, Array]:
         return draw(released, shares, rng.stream_key(key, chunk[0], rng.Stream.SYNTHESIS))
