@@ -20,7 +20,7 @@ from fedjax_health.data.foreign_schema import infer_foreign, with_roles
 from fedjax_health.data.frame_file import read_frame
 from fedjax_health.data.schema import Schema, load_schema
 from fedjax_health.evaluation import collapse, curves
-from fedjax_health.evaluation.foreign import MOST_ROWS, Case, similarity_rows, some_rows, warnings
+from fedjax_health.evaluation.foreign import MOST_ROWS, Case, check_apart, similarity_rows, some_rows, warnings
 from fedjax_health.evaluation.foreign_membership import membership_tables
 from fedjax_health.evaluation.foreign_utility import fit_all, task_rows
 from fedjax_health.evaluation.rows import write_rows
@@ -31,7 +31,7 @@ from fedjax_health.types import Row, UserError
 
 LOG = logging.getLogger("fedjax_health")
 KIND = "tables"  # of the manifest, where nothing was trained and nothing is known of how the tables were made
-RESERVED = ("-", "", "real", "paper")
+RESERVED = ("-", "", "real", "holdout", "paper")
 
 
 class Request(NamedTuple):
@@ -73,12 +73,16 @@ def named(given: list[str]) -> tuple[tuple[str, str], ...]:
         if not equals or "/" in name or "." in name:
             name, path = os.path.basename(text).split(".")[0], text
         if name in RESERVED:
-            raise UserError(f"--synthetic={text}: a table cannot be called {name!r}; give another name, as in ctgan={path}")
+            raise UserError(
+                f"--synthetic={text}: a table cannot be called {name!r}; give another name, as in ctgan={path}"
+            )
         if name in found:
             raise UserError(f"--synthetic={text}: {name!r} is already {found[name]}; give names, as in other={path}")
         found[name] = path
     if not found:
-        raise UserError("--synthetic is missing; give at least one table to judge, as in --synthetic=ctgan=synthetic.csv")
+        raise UserError(
+            "--synthetic is missing; give at least one table to judge, as in --synthetic=ctgan=synthetic.csv"
+        )
     return tuple(found.items())
 
 
@@ -97,7 +101,7 @@ def read_tables(request: Request) -> tuple[Tables, Schema]:
     def read(path: str) -> tuple[str, Any]:
         frame, found = read_frame(path, given, request.encoding)
         notes.extend(found)
-        return os.path.basename(path), frame
+        return path, frame
 
     real, holdout = read(request.real), read(request.holdout)
     synthetic = {name: read(path) for name, path in request.synthetic}
@@ -107,8 +111,8 @@ def read_tables(request: Request) -> tuple[Tables, Schema]:
         notes += found
     elif request.label and request.label != given.label.name:
         raise UserError(
-            f"--label={request.label}, but the label of the schema {request.schema!r} is {given.label.name!r}; leave --label out, "
-            "or change the schema"
+            f"--label={request.label}, but the label of the schema {request.schema!r} is {given.label.name!r}; leave --label "
+            "out, or change the schema"
         )
     else:
         schema = given
@@ -132,7 +136,7 @@ def judge(request: Request, out: str) -> str:
     """
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise UserError(f"--out={out} exists and is not an empty folder; give another, or remove it")
-    manifest = workdir.provenance([], request.seed) | {"kind": KIND}
+    manifest: dict[str, Any] = workdir.provenance([], request.seed) | {"kind": KIND}
 
     @contextlib.contextmanager
     def timed(name: str) -> Iterator[None]:
@@ -144,6 +148,7 @@ def judge(request: Request, out: str) -> str:
     with timed("read"):
         tables, schema = read_tables(request)
     case = Case(schema.name, tables, request.seed)
+    check_apart(case, _files(request))
     with timed("similarity"):
         close, n = similarity_rows(case)
     with timed("utility"):
@@ -151,8 +156,8 @@ def judge(request: Request, out: str) -> str:
         useful, fair = task_rows(case, fits)
     with timed("membership"):
         member, roc = membership_tables(case, fits, make_attacks())
-    said = [*warnings(case, close), *(f"Collapse: {s}" for s in collapse.warnings(close, case.domain))]
-    for sentence in said:
+    said = warnings(case, close)
+    for sentence in (*said, *collapse.warnings(close, case.domain)):  # the report finds the collapsed ones itself
         LOG.warning("warning: %s", sentence)
     manifest |= {"status": "done", "warnings": said, "notes": {case.domain: [*tables.notes, *_sizes(case, n)]}}
     rows = {"similarity": close, "utility": useful, "membership": member, "fairness": fair}
@@ -195,8 +200,8 @@ def _sizes(case: Case, n: int) -> list[str]:
     return [
         f"{'; '.join(counts)}. Real rows are of {int(case.tables.real.client.max()) + 1:,} {units}, held-out ones of "
         f"{int(case.tables.holdout.client.max()) + 1:,}.",
-        f"Similarity compares at most {MOST_ROWS:,} rows of each table, drawn at random by client ({n:,} held-out clients); copies "
-        "and cells outside the schema are looked for in all.",
+        f"Similarity compares at most {MOST_ROWS:,} rows of each table, drawn at random by client ({n:,} held-out clients); "
+        "copies and cells outside the schema are looked for in all.",
         "Intervals are of held-out and synthetic rows drawn anew; a generator trained anew would vary more.",
     ]
 
@@ -210,8 +215,7 @@ def _write(
     drawn: Pictures,
     manifest: dict[str, Any],
 ) -> None:
-    files = {"real": request.real, "holdout": request.holdout, **dict(request.synthetic)}
-    config = request._asdict() | {"sha256": {name: _sha256(file) for name, file in files.items()}}
+    config = request._asdict() | {"sha256": {name: _sha256(file) for name, file in _files(request).items()}}
     write_text(os.path.join(path, "config.json"), json.dumps(config, indent=2) + "\n")
     write_text(os.path.join(path, "schema.json"), schema.to_json())
     public = dataclasses.replace(case.schema, columns=tuple(c for c in case.schema.columns if c.role != "client"))
@@ -222,6 +226,10 @@ def _write(
     drawn.write(os.path.join(path, "tables"))
     workdir.write_manifest(path, manifest)
     render_report(path)
+
+
+def _files(request: Request) -> dict[str, str]:
+    return {"real": request.real, "holdout": request.holdout, **dict(request.synthetic)}
 
 
 def _sha256(path: str) -> str:

@@ -1,4 +1,7 @@
-"""Judges synthetic tables of any origin: python -m launch.evaluate --real=train.csv --holdout=test.csv --synthetic=syn.csv --label=outcome --out=judged."""
+"""Judges synthetic tables of any origin:
+
+python -m launch.evaluate --real=train.csv --holdout=test.csv --synthetic=syn.csv --label=outcome --out=judged
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ def _flags() -> flags.FlagValues:
     text("holdout", None, "File of real rows, drawn alike, that it never saw.", flag_values=own)
     several("synthetic", None, "File to judge, or NAME=FILE; repeat it to compare several.", flag_values=own)
     text("out", None, "Folder to make.", flag_values=own)
-    text("schema", "", "Schema of the columns (JSON); inferred and written to the folder if not given.", flag_values=own)
+    text(
+        "schema", "", "Schema of the columns (JSON); inferred and written to the folder if not given.", flag_values=own
+    )
     text("label", "", "Column of the class; needed without a schema.", flag_values=own)
     text("client", "", "Column of whose row it is; without one each row is its own.", flag_values=own)
     several("group", [], "Column by which fairness is reported; may be repeated.", flag_values=own)
@@ -71,6 +76,7 @@ def main(argv: list[str]) -> int:
 if __name__ == "__main__":
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logging.getLogger("fedjax_health").addHandler(handler)
-    logging.getLogger("fedjax_health").setLevel(logging.INFO)
+    own = logging.getLogger("fedjax_health")
+    own.handlers, own.propagate = [handler], False
+    own.setLevel(logging.INFO)
     sys.exit(main(sys.argv))

@@ -2,6 +2,7 @@
 
 # pandas' own annotations are unions that a chained expression does not narrow
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
+# pyright: reportAssignmentType=false
 from __future__ import annotations
 
 import dataclasses
@@ -88,7 +89,9 @@ def code_frame(frame: pd.DataFrame, schema: Schema, where: str, lenient: bool) -
     outside = np.zeros(len(frame), bool)
     for j, column in enumerate(schema.inputs):
         cells = frame[column.name]
-        found, faults = _numeric(cells, column, where, lenient) if column.kind == "numeric" else _category(cells, column)
+        found, faults = (
+            _numeric(cells, column, where, lenient) if column.kind == "numeric" else _category(cells, column)
+        )
         values[:, j] = found
         for words, rows in faults.items():
             if rows.any():
@@ -99,7 +102,9 @@ def code_frame(frame: pd.DataFrame, schema: Schema, where: str, lenient: bool) -
             rows = values[:, j] > values[:, schema.index(column.at_most)]
             if rows.any():
                 outside |= rows
-                notes.append(f"{where}: {column.name} is above {column.at_most} in {rows.sum():,} of {len(rows):,} rows.")
+                notes.append(
+                    f"{where}: {column.name} is above {column.at_most} in {rows.sum():,} of {len(rows):,} rows."
+                )
     table = Table(values[order], label[order].astype(np.int32), client[order].astype(np.int32))
     return Coded(table, names, outside[order], notes)
 
@@ -118,9 +123,7 @@ def _clients(frame: pd.DataFrame, schema: Schema, where: str) -> tuple[np.ndarra
     return np.asarray(names, object), codes
 
 
-def _numeric(
-    cells: pd.Series, column: Column, where: str, lenient: bool
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _numeric(cells: pd.Series, column: Column, where: str, lenient: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """f64[M] inside the range with NaN = missing, and the rows of each fault."""
     text = np.zeros(len(cells), bool)
     if lenient and not pd.api.types.is_numeric_dtype(cells.dtype):
@@ -196,8 +199,8 @@ def make_tables(
         if len(present := np.unique(table.label)) < 2:
             only = schema.label.categories[int(present[0])]
             raise UserError(
-                f"{where}: all {len(table.label):,} rows have the label {schema.label.name!r} = {only!r}, so nothing can be "
-                "learned or tested; give records of two classes or more"
+                f"{where}: every one of {len(table.label):,} rows has the label {schema.label.name!r} = {only!r}, so nothing "
+                "can be learned or tested; give records of two classes or more"
             )
     tables, schema = _extend([first.table, held, *(c.table for c in fakes.values())], schema)
     return Tables(
@@ -228,8 +231,8 @@ def _apart(real: Coded, holdout: Coded, client: str, where: str) -> tuple[Table,
         return holdout.table, []
     if (~both).sum() < 2:
         raise UserError(
-            f"{where}: {both.sum():,} of its {len(both):,} clients (column {client!r}) are also in the training table, so nothing "
-            "is held out; give clients that the generator never saw, or leave --client out where ids start anew in each file"
+            f"{where}: {both.sum():,} of its {len(both):,} clients (column {client!r}) are also in the training table; "
+            "give clients that the generator never saw, or leave --client out where ids start anew in each file"
         )
     keep = ~both[holdout.table.client]
     index = np.cumsum(~both) - 1

@@ -119,9 +119,10 @@ def _judged(parts: list[tuple[str, pd.Series]], label: bool) -> pd.Series | str:
     distinct = text.nunique()
     if label:
         if not 2 <= distinct <= MOST_CATEGORIES:
+            some = f" ({_some(text.dropna())})" if distinct else ""
             raise UserError(
-                f"{parts[0][0]}: the label {name!r} has {distinct:,} different values{f' ({_some(text.dropna())})' if distinct else ''}"
-                f"; it must be a class, one of 2 to {MOST_CATEGORIES}"
+                f"{parts[0][0]}: the label {name!r} has {distinct:,} different values{some}; it must be a class, one of 2 to "
+                f"{MOST_CATEGORIES}"
             )
         return text
     if measured(pd.concat([cells for _, cells in parts], ignore_index=True)):

@@ -37,7 +37,7 @@ def read_frame(path: str, schema: Schema | None = None, encoding: str = "utf-8")
       (frame, one sentence for each thing that was not as expected).
 
     Raises:
-      UserError: no such file, nothing in it, another encoding (names row and byte), a column name twice, a row with too many cells.
+      UserError: no such file, no rows, another encoding (names row and byte), a column name twice, too many cells in a row.
     """
     if os.path.isdir(path):
         raise UserError(f"{path!r} is a folder; give the CSV or Parquet file in it")
@@ -61,7 +61,9 @@ def _parquet(path: str) -> tuple[pd.DataFrame, list[str]]:
             _once(fields.names, path)
             for field in fields:
                 if pyarrow.types.is_nested(field.type):
-                    raise UserError(f"{path}: column {field.name!r} holds {field.type}, not one value a row; leave it out")
+                    raise UserError(
+                        f"{path}: column {field.name!r} holds {field.type}, not one value a row; leave it out"
+                    )
             return file.read().to_pandas().reset_index(drop=True), []
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: not readable as Parquet ({error}); write the file again") from error
@@ -128,7 +130,7 @@ def _start(path: str, encoding: str) -> str:
 
 
 def _opened(path: str):
-    return gzip.open(path, "rb") if path.lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
+    return gzip.open(path, "rb") if path.lower().endswith(".gz") else open(path, "rb")
 
 
 def _separator(start: str) -> str:
@@ -141,7 +143,9 @@ def _once(names: list[str], path: str) -> None:
     named = [str(name).strip() for name in names]
     for name in named:
         if name and named.count(name) > 1:
-            raise UserError(f"{path}: column {name!r} stands {named.count(name)} times in the header; rename all but one")
+            raise UserError(
+                f"{path}: column {name!r} stands {named.count(name)} times in the header; rename all but one"
+            )
 
 
 def _undecodable(path: str, encoding: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from pandas.util import hash_pandas_object
 
 from fedjax_health.types import Table
 
@@ -18,7 +19,7 @@ def row_hashes(table: Table) -> np.ndarray:
     """
     frame = pd.DataFrame(table.values + np.float32(0.0))  # -0 is 0
     frame["label"] = table.label
-    return pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    return hash_pandas_object(frame, index=False).to_numpy()  # pyright: ignore[reportCallIssue]
 
 
 def copied_rows(table: Table, of: Table) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from fedjax_health.evaluation.columns import client_values
 from fedjax_health.evaluation.half_samples import HALVES, half, half_rows
 from fedjax_health.evaluation.rows import Figures, mean_interval, proportion_interval
 from fedjax_health.evaluation.similarity import ROW, overall, similarity
-from fedjax_health.types import Row, Table
+from fedjax_health.types import Row, Table, UserError
 
 CEILING = "real-vs-real"
 COPULA = "gaussian-copula"
@@ -129,6 +130,24 @@ def _fault_rows(case: Case) -> list[Row]:
     return rows
 
 
+def check_apart(case: Case, files: Mapping[str, str]) -> None:
+    """Refuses files that were mixed up: the held-out table is the real one, or one of those to judge.
+
+    Args:
+      case: the tables.
+      files: "real", "holdout" and names of synthetic tables -> file.
+
+    Raises:
+      UserError: the same rows in two of them.
+    """
+    for name, table in {"real": case.tables.real, **case.tables.synthetic}.items():
+        if copies.same_rows(case.tables.holdout, table):
+            raise UserError(
+                f"--holdout={files['holdout']} holds the same rows as {files[name]}, so nothing is held out; give real rows "
+                "that no generator saw"
+            )
+
+
 def warnings(case: Case, rows: list[Row]) -> list[str]:
     """What a reader must know before any figure: copies, tables that overlap or were mixed up, held-out rows of another kind.
 
@@ -142,14 +161,14 @@ def warnings(case: Case, rows: list[Row]) -> list[str]:
     usual = copies.repeated_elsewhere(case.tables.real)
     if held.value > usual + 0.1:
         said.append(
-            f"{_share(held.value)} of the held-out rows also stand in the training table, of whose own rows {_share(usual)} are "
-            "repeated by chance: the two overlap, so that little was held out, and utility and membership say too little."
+            f"{_share(held.value)} of the held-out rows also stand in the training table, of whose own rows {_share(usual)} "
+            "are repeated by chance: the two overlap, so that little was held out, and utility and membership say too little."
         )
     ceiling = place["-", CEILING, "c2st_auc"]
     if ceiling.low > 0.5:
         said.append(
-            f"Held-out and training rows can be told apart (AUC {ceiling.value:.2f} [{ceiling.low:.2f}, {ceiling.high:.2f}], 0.5 if they "
-            "were drawn alike): attacks on membership then also see that difference, and their figures are too high."
+            f"Held-out and training rows can be told apart (AUC {ceiling.value:.2f} [{ceiling.low:.2f}, {ceiling.high:.2f}], "
+            "0.5 if they were drawn alike): attacks on membership then see that difference too, and their figures mislead."
         )
     for name in case.tables.synthetic:
         copied, c2st = place[name, ROW, COPIED], place[name, ROW, "c2st_auc"]
@@ -161,8 +180,8 @@ def warnings(case: Case, rows: list[Row]) -> list[str]:
             )
         if c2st.high < ceiling.low:
             said.append(
-                f"Held-out rows are closer to {name} (C2ST AUC {c2st.value:.2f}) than to the training rows ({ceiling.value:.2f}): were "
-                "the files given as real and synthetic swapped?"
+                f"Held-out rows are closer to {name} (C2ST AUC {c2st.value:.2f}) than to the training rows "
+                f"({ceiling.value:.2f}): were the files given as real and synthetic swapped?"
             )
     return said
 

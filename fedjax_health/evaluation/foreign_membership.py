@@ -60,10 +60,10 @@ def attack_rows(
 
     whole = (NAN, NAN) if few else averages(member, outsider)
     halves = [] if few else [averages(half(member), half(outsider)) for _ in range(HALVES)]
-    auc, balanced = ((v, *spread_interval(v, [h[i] for h in halves])) for i, v in enumerate(whole))
     n, rows = len(member) + len(outsider), []
-    for metric, figure in (("auc", auc), ("balanced_accuracy", balanced), (SUCCESS, tuple(100 * v for v in balanced))):
-        rows.append(Row(domain, model, row, metric, *figure, n))
+    for metric, i, unit in (("auc", 0, 1.0), ("balanced_accuracy", 1, 1.0), (SUCCESS, 1, 100.0)):
+        value, several = unit * whole[i], [unit * h[i] for h in halves]
+        rows.append(Row(domain, model, row, metric, value, *spread_interval(value, several), n))
     found = membership_figures(row, member, outsider)
     for metric in FPRS:
         rate = NAN if few else found[row, metric]

@@ -68,6 +68,7 @@ def fit_trees(table: Table, schema: Schema, seed: int) -> Fitted:
       seed: of scikit-learn.
     """
     few = [c.kind != "numeric" and len(c.categories) <= MOST_CODES for c in schema.inputs]
+    empty = np.isnan(table.values).all(0)  # of a column without any value no bins can be made
 
     def model() -> HistGradientBoostingClassifier:
         return HistGradientBoostingClassifier(
@@ -76,7 +77,7 @@ def fit_trees(table: Table, schema: Schema, seed: int) -> Fitted:
             random_state=seed,
         )
 
-    return _fit(model, lambda t: t.values.astype(np.float64), schema.num_classes, table)
+    return _fit(model, lambda t: np.where(empty, 0.0, t.values).astype(np.float64), schema.num_classes, table)
 
 
 @one_thread

@@ -39,7 +39,7 @@ def half(table: Table, generator: np.random.Generator) -> Table:
 
 
 def spread_interval(value: float, halves: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """value ± t_{(1 + level) / 2, B - 1} · sd over halves; the halves' own mean, which has the bias of fewer units, is not used.
+    """value ± t_{(1 + level) / 2, B - 1} · sd over halves; the halves' own mean has the bias of fewer units, and is not used.
 
     Args:
       value: figure of all units.
