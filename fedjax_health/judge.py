@@ -109,6 +109,8 @@ def read_tables(request: Request) -> tuple[Tables, Schema]:
         domain = os.path.basename(request.real).split(".")[0]
         schema, found = infer_foreign(real, holdout, request.label, request.client, domain)
         notes += found
+        kept = [column.name for column in schema.columns]  # the notes say why the others are left out
+        real = (real[0], real[1][kept])
     elif request.label and request.label != given.label.name:
         raise UserError(
             f"--label={request.label}, but the label of the schema {request.schema!r} is {given.label.name!r}; leave --label "

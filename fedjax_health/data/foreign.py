@@ -216,7 +216,8 @@ def make_tables(
 def _columns_note(frame: pd.DataFrame, real: tuple[str, pd.DataFrame], schema: Schema, where: str) -> list[str]:
     """Sentences on columns that are not read, and on another order."""
     wanted = [c.name for c in schema.columns]
-    extra = [str(name) for name in frame.columns if name not in wanted]
+    own = frame is real[1]
+    extra = [str(name) for name in frame.columns if name not in wanted and (own or name not in real[1].columns)]
     notes = [f"{where}: {', '.join(extra[:12])} {'are' if extra[1:] else 'is'} not read."] if extra else []
     order = [[name for name in f.columns if name in wanted] for f in (frame, real[1])]
     if order[0] != [name for name in order[1] if name in frame.columns]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from pandas.util import hash_pandas_object
 
+from fedjax_health.evaluation.rows import mean_interval
 from fedjax_health.types import Table
 
 
@@ -35,6 +36,24 @@ def copied_rows(table: Table, of: Table) -> np.ndarray:
 def same_rows(a: Table, b: Table) -> bool:
     """Whether two tables hold the same rows, in any order."""
     return len(a.label) == len(b.label) and np.array_equal(np.sort(row_hashes(a)), np.sort(row_hashes(b)))
+
+
+def copy_shares(
+    table: Table, real: Table, holdout: Table, generator: np.random.Generator
+) -> tuple[float, float, tuple[float, float]]:
+    """Shares of rows equal to one of n real rows, and to one of n held-out rows: chance finds both alike, memory the first.
+
+    Args:
+      table: M >= 1 records.
+      real, holdout: n is the size of the smaller one; of the other so many are drawn.
+      generator: draws.
+
+    Returns:
+      (share of the real rows, share of the held-out rows, 95 % interval of their difference over the M rows).
+    """
+    n, hashes = min(len(real.label), len(holdout.label)), row_hashes(table)
+    seen, control = (np.isin(hashes, generator.permutation(row_hashes(of))[:n]).astype(float) for of in (real, holdout))
+    return float(seen.mean()), float(control.mean()), mean_interval(seen - control)[1:]
 
 
 def repeated_elsewhere(table: Table) -> float:

@@ -26,7 +26,7 @@ COPULA = "gaussian-copula"
 MARGINALS = "independent-marginals"
 MOST_ROWS = 5_000  # of a table that are compared with another's
 COPIED, OUTSIDE = "copied_rows", "outside_rows"
-MORE_COPIES = 0.01  # of all rows, beyond those of the held-out table
+MORE_COPIES = 0.01  # of all rows, beyond those that coincidence copies
 
 
 class Case(NamedTuple):
@@ -170,13 +170,17 @@ def warnings(case: Case, rows: list[Row]) -> list[str]:
             f"Held-out and training rows can be told apart (AUC {ceiling.value:.2f} [{ceiling.low:.2f}, {ceiling.high:.2f}], "
             "0.5 if they were drawn alike): attacks on membership then see that difference too, and their figures mislead."
         )
-    for name in case.tables.synthetic:
-        copied, c2st = place[name, ROW, COPIED], place[name, ROW, "c2st_auc"]
-        if copied.value > max(held.high, held.value) + MORE_COPIES:
-            whole = ": it seems to be the training table itself" if copied.value > 0.99 else ""
+    for name, table in case.tables.synthetic.items():
+        c2st = place[name, ROW, "c2st_auc"]
+        seen, control, (low, _) = copies.copy_shares(
+            table, case.tables.real, case.tables.holdout, case.generator("copies", name)
+        )
+        if low > 0 and seen - control > MORE_COPIES:
+            whole = place[name, ROW, COPIED].value
+            itself = ": it seems to be the training table itself" if whole > 0.99 else ""
             said.append(
-                f"{_share(copied.value)} of the rows of {name} are exact copies of training rows (of held-out rows: "
-                f"{_share(held.value)}){whole}. Do not publish it."
+                f"{_share(whole)} of the rows of {name} are exact copies of training rows{itself}. Of equally many training "
+                f"and held-out rows it copies {_share(seen)} and {_share(control)}; chance copies both alike. Do not publish."
             )
         if c2st.high < ceiling.low:
             said.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from fedjax_health.attacks.base import Attack, Published
 from fedjax_health.data.split import take_clients
@@ -53,7 +54,8 @@ def attack_rows(
     few = min(len(member), len(outsider)) < FEWEST or not np.isfinite([*member, *outsider]).all()
 
     def averages(m: np.ndarray, o: np.ndarray) -> tuple[float, float]:
-        return membership_figures(row, m, o)[row, "auc"], _balanced(m, o, generator)
+        auc = roc_auc_score(np.repeat([1, 0], [len(m), len(o)]), np.concatenate([m, o]))
+        return float(auc), _balanced(m, o, generator)
 
     def half(side: np.ndarray) -> np.ndarray:
         return generator.permutation(side)[: len(side) // 2]
