@@ -20,7 +20,15 @@ from fedjax_health.data.foreign_schema import infer_foreign, with_roles
 from fedjax_health.data.frame_file import read_frame
 from fedjax_health.data.schema import Schema, load_schema
 from fedjax_health.evaluation import collapse, curves
-from fedjax_health.evaluation.foreign import MOST_ROWS, Case, check_apart, similarity_rows, some_rows, warnings
+from fedjax_health.evaluation.foreign import (
+    MOST_ROWS,
+    Case,
+    check_apart,
+    drawn_alike,
+    similarity_rows,
+    some_rows,
+    warnings,
+)
 from fedjax_health.evaluation.foreign_membership import membership_tables
 from fedjax_health.evaluation.foreign_utility import fit_all, task_rows
 from fedjax_health.evaluation.rows import write_rows
@@ -161,7 +169,8 @@ def judge(request: Request, out: str) -> str:
     said = warnings(case, close)
     for sentence in (*said, *collapse.warnings(close, case.domain)):  # the report finds the collapsed ones itself
         LOG.warning("warning: %s", sentence)
-    manifest |= {"status": "done", "warnings": said, "notes": {case.domain: [*tables.notes, *_sizes(case, n)]}}
+    notes = [*tables.notes, *_sizes(case, n), drawn_alike(close)]
+    manifest |= {"status": "done", "warnings": said, "notes": {case.domain: notes}}
     rows = {"similarity": close, "utility": useful, "membership": member, "fairness": fair}
     try:
         os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
@@ -197,7 +206,7 @@ def pictures(case: Case, roc: list[tuple]) -> Pictures:
 def _sizes(case: Case, n: int) -> list[str]:
     """How many rows there are, and how many of them were looked at."""
     tables = {"real": case.tables.real, "held-out": case.tables.holdout, **case.tables.synthetic}
-    units = "clients" if case.schema.client else "rows, each a client of its own"
+    units = "clients" if case.schema.client else "clients (no column says whose a row is, so each is its own)"
     counts = [f"{len(t.label):,} rows {name}" for name, t in tables.items()]
     return [
         f"{'; '.join(counts)}. Real rows are of {int(case.tables.real.client.max()) + 1:,} {units}, held-out ones of "

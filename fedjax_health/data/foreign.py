@@ -158,7 +158,8 @@ def _codes(cells: pd.Series, column: Column) -> np.ndarray:
     """f64[M]: index in the code book, UNKNOWN or BLANK; a code book may have a category for blanks."""
     blank = float(column.categories.index(GAP)) if GAP in column.categories else BLANK
     codes, uniques = pd.factorize(as_text(cells))
-    known = np.array([*(category_index(value, column.categories) for value in uniques), blank])
+    truth = {"True": True, "False": False}  # a book may say 0 and 1, or true and false
+    known = np.array([*(category_index(truth.get(value, value), column.categories) for value in uniques), blank])
     return np.where(np.isnan(known), blank, known)[codes]
 
 

@@ -148,6 +148,19 @@ def check_apart(case: Case, files: Mapping[str, str]) -> None:
             )
 
 
+def drawn_alike(rows: list[Row]) -> str:
+    """What the attacks on membership rest on, and how far it holds.
+
+    Args:
+      rows: of `similarity_rows`.
+    """
+    auc = next(r for r in rows if (r.row, r.metric) == (CEILING, "c2st_auc"))
+    return (
+        "Attacks compare training with held-out rows, which says something about membership only if both were drawn alike: a "
+        f"classifier tells them apart with AUC {auc.value:.2f} [{auc.low:.2f}, {auc.high:.2f}] (0.5: not at all)."
+    )
+
+
 def warnings(case: Case, rows: list[Row]) -> list[str]:
     """What a reader must know before any figure: copies, tables that overlap or were mixed up, held-out rows of another kind.
 
@@ -167,8 +180,8 @@ def warnings(case: Case, rows: list[Row]) -> list[str]:
     ceiling = place["-", CEILING, "c2st_auc"]
     if ceiling.low > 0.5:
         said.append(
-            f"Held-out and training rows can be told apart (AUC {ceiling.value:.2f} [{ceiling.low:.2f}, {ceiling.high:.2f}], "
-            "0.5 if they were drawn alike): attacks on membership then see that difference too, and their figures mislead."
+            f"Held-out and training rows can be told apart (AUC {ceiling.value:.2f} [{ceiling.low:.2f}, {ceiling.high:.2f}]): "
+            "attacks on membership see that difference too, so that their figures mislead."
         )
     for name, table in case.tables.synthetic.items():
         c2st = place[name, ROW, "c2st_auc"]
