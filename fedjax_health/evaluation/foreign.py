@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from fedjax_health import rng
 from fedjax_health.data.foreign import Tables
@@ -102,10 +99,8 @@ def similarity_rows(case: Case) -> tuple[list[Row], int]:
         figures |= collapse.collapse_figures(*pair, real, schema, most)
         return figures if key[1] == ROW else overall(figures, key[1])
 
-    # one thread a judgement and as many at once as there are cores: each is too small to share out
-    with threadpool_limits(1, user_api="openmp"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = {key: [pool.submit(against, key, i) for i in range(HALVES + 1)] for key in judged}
-        found = {key: [job.result() for job in several] for key, several in jobs.items()}
+    # one after the other: scikit-learn's trees change the process's warning filters, which threads may not do at once
+    found = {key: [against(key, i) for i in range(HALVES + 1)] for key in judged}
     n = len(np.unique(holdout.client))
     marks = [(row, [found["-", row][0]]) for row in (CEILING, COPULA)]
     rows: list[Row] = []
