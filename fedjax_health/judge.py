@@ -103,6 +103,10 @@ def read_tables(request: Request) -> tuple[Tables, Schema]:
     Raises:
       UserError: something in the files, the schema or the options that the user can mend.
     """
+    if request.schema and not os.path.isfile(request.schema):
+        raise UserError(
+            f"--schema={request.schema} does not exist; give a schema file, or leave it out to have one inferred"
+        )
     given = load_schema(request.schema) if request.schema else None
     notes: list[str] = []
 

@@ -117,7 +117,7 @@ REFUSED = {
     "group not there": ({"group": "wards"}, {}, "'wards'", "'ward'"),
     "unknown encoding": ({"encoding": "utf-9"}, {}, "utf-9", "cp1252"),
     "unknown option": ({"sede": 1}, {}, "--sede", "--seed"),
-    "missing schema": ({"schema": "gone.json"}, {}, "gone.json"),
+    "missing schema": ({"schema": "gone.json"}, {}, "--schema=gone.json", "inferred"),
     "empty": ({}, {"synthetic": b""}, "synthetic.csv", "empty"),
     "blank lines": ({}, {"synthetic": b"\n \n"}, "synthetic.csv", "empty"),
     "header only": ({}, {"synthetic": SYNTHETIC[:0]}, "synthetic.csv", "no rows"),
