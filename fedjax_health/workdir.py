@@ -82,10 +82,20 @@ def _commit() -> str:
 
 
 def manifest(config: Config) -> dict[str, Any]:
-    """What made this run: versions, commit, device, seeds, start time.
+    """What made this run, with its seeds.
 
     Args:
       config: the run.
+    """
+    return provenance(list(range(config.seeds)), config.seed)
+
+
+def provenance(seeds: list[int], seed: int) -> dict[str, Any]:
+    """Versions, commit, device, seeds, start time, and places for what comes later.
+
+    Args:
+      seeds: repeats side by side.
+      seed: that all of them are derived from.
     """
     from fedjax_health import __version__
 
@@ -97,8 +107,8 @@ def manifest(config: Config) -> dict[str, Any]:
         "versions": versions,
         "commit": _commit(),
         "device": f"{jax.device_count()} x {device.platform} ({device.device_kind}), {os.cpu_count()} cores",
-        "seeds": list(range(config.seeds)),
-        "seed": config.seed,
+        "seeds": seeds,
+        "seed": seed,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": {},
         "notes": {},

@@ -138,7 +138,7 @@ def _coded(cells: pd.Series, column: Column, where: str) -> tuple[np.ndarray, li
 
 def _category_codes(cells: pd.Series, column: Column, where: str) -> np.ndarray:
     codes, uniques = pd.factorize(cells)
-    known = np.array([*(_category_index(value, column.categories) for value in uniques), np.nan])
+    known = np.array([*(category_index(value, column.categories) for value in uniques), np.nan])
     values = known[codes]
     unknown = values < 0
     if unknown.any():
@@ -151,7 +151,7 @@ def _category_codes(cells: pd.Series, column: Column, where: str) -> np.ndarray:
     return values
 
 
-def _category_index(value: Any, categories: tuple[str, ...]) -> float:
+def category_index(value: Any, categories: tuple[str, ...]) -> float:
     """Index in the code book; -1 unknown, NaN blank. A number or truth value matches in any spelling: 1, 1.0, True."""
     text = str(value).strip()
     spellings = [text]

@@ -92,13 +92,14 @@ def c2st_auc(real: Table, synthetic: Table, schema: Schema, rng: np.random.Gener
     for f in range(FOLDS):
         test = fold == f
         if len(np.unique(y[test])) == 2 and len(np.unique(y[~test])) == 2:
+            usable = np.where(np.isnan(x[~test]).all(0), 0.0, x)  # of a column without any value no bins can be made
             trees = HistGradientBoostingClassifier(
                 max_iter=60,
                 early_stopping=False,  # pyright: ignore[reportArgumentType]
                 categorical_features=categorical,  # pyright: ignore[reportArgumentType]
                 random_state=seed,
-            ).fit(x[~test], y[~test])
-            aucs.append(roc_auc_score(y[test], trees.predict_proba(x[test])[:, 1]))
+            ).fit(usable[~test], y[~test])
+            aucs.append(roc_auc_score(y[test], trees.predict_proba(usable[test])[:, 1]))
     return float(np.mean(aucs)) if aucs else NAN
 
 

@@ -42,7 +42,8 @@ def render_report(workdir: str) -> str:
     manifest = read.read_json(workdir, "manifest.json")
     if manifest is None:
         raise UserError(f"{workdir!r} has no manifest.json, so it is not a run's directory; give --workdir of a run")
-    ledger = read.read_json(workdir, "privacy_ledger.json") or {}
+    found = read.read_json(workdir, "privacy_ledger.json")
+    ledger = found or {}
     promise = _promise(ledger)
     # what is attacked is the membership of clients, which a promise to records, or to a client's data alone, does not bound
     ceiling = promise if ledger.get("relation", "add_or_remove_one") == "add_or_remove_one" else None
@@ -59,6 +60,7 @@ def render_report(workdir: str) -> str:
         name=os.path.basename(os.path.abspath(workdir)),
         manifest=manifest,
         config=json.dumps(read.read_json(workdir, "config.json") or {}, indent=2, sort_keys=True),
+        known=found is not None,
         ledger=ledger,
         formal=promise is not None,
         ceiling=ceiling is not None,

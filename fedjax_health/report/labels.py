@@ -38,6 +38,8 @@ METRICS = {  # in the order of the columns
     "lost_classes": Metric("Lost classes ↓", 0.0, math.inf),
     "narrow_columns": Metric("Columns without spread ↓", 0.0, math.inf),
     "excess_duplicates": Metric("Repeated rows, synthetic − real (best 0)", -1.0),
+    "copied_rows": Metric("Rows that copy a training row ↓"),
+    "outside_rows": Metric("Rows outside the schema ↓"),
     "missing_rate_difference": Metric("Share missing, synthetic − real (best 0)", -1.0),
     "label_rate_difference": Metric("Share positive, synthetic − real (best 0)", -1.0),
     "detection_rate": Metric("Detection rate ↑"),
@@ -92,6 +94,7 @@ SETTINGS = {  # the first half of a membership row: what is attacked
     "model-on-real": "A classifier trained on real records",
     "model-on-synthetic": "A classifier trained on synthetic records",
     "model-on-real+synthetic": "A classifier trained on real and synthetic records",
+    "synthetic-table": "The synthetic table alone",
     "federated+synthetic": "The federated generator and its synthetic records",
     "generator": "The trained generator itself",
     "published-models": "The models that every round publishes",
@@ -133,6 +136,8 @@ MODELS = {
 
 def row_label(row: str) -> str:
     """Name of a row for readers, such as "Real of 20 % of the clients + synthetic" for "real@20%+synthetic"."""
+    if row.endswith(":logistic"):
+        return f"{row_label(row.removesuffix(':logistic'))}: logistic regression"
     cut = re.fullmatch(r"real@([\d.]+)%(\+synthetic)?", row)
     if cut is None:
         return ROWS.get(row, row)

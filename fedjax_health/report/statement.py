@@ -186,8 +186,14 @@ def _safe_harbor(workdir: str, columns: Sequence[tuple[str, Any]], files: Sequen
         verdict = FOUND if hits else NONE
         if question.startswith("C"):
             old = _oldest(workdir, columns, files)
-            evidence += f"; oldest published age {old:g}" if old is not None else "; no column of ages"
-            verdict = FOUND if old is not None and old > OLDEST else verdict
+            if old is None and _ages(columns):
+                evidence, verdict = (
+                    f"{evidence}; there are ages, and no published file to look into",
+                    verdict if hits else OPEN,
+                )
+            else:
+                evidence += f"; oldest published age {old:g}" if old is not None else "; no column of ages"
+                verdict = FOUND if old is not None and old > OLDEST else verdict
         checks.append(Check(question, verdict, evidence))
     checks.append(
         Check("R any other unique code", OPEN, "whether a combination of values is unique to a person is not tested")
@@ -195,11 +201,15 @@ def _safe_harbor(workdir: str, columns: Sequence[tuple[str, Any]], files: Sequen
     return [*checks, Check("free text", NONE, looked + "; no other kind can be published")]
 
 
+def _ages(columns: Sequence[tuple[str, Any]]) -> list[tuple[str, str]]:
+    """(domain, name) of the numeric columns of ages."""
+    return [(d, c["name"]) for d, c in columns if c["kind"] == "numeric" and "age" in _words(c["name"])]
+
+
 def _oldest(workdir: str, columns: Sequence[tuple[str, Any]], files: Sequence[str]) -> float | None:
     """Largest published value of the columns of ages, in years; None where there is none."""
-    ages = [(d, c["name"]) for d, c in columns if c["kind"] == "numeric" and "age" in _words(c["name"])]
     oldest = None
-    for domain, name in ages:
+    for domain, name in _ages(columns):
         for file_name in files:
             if not (file_name.startswith(f"{domain}_") and file_name.endswith(".csv")):
                 continue

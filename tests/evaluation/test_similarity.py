@@ -191,6 +191,14 @@ def test_c2st_does_not_recognise_clients():
     assert by_record > 0.9
 
 
+def test_c2st_of_a_column_without_a_value_sees_the_others():
+    void = np.array([1, np.nan, 1], np.float32)  # b, missing on both sides
+    same, other = (t._replace(values=t.values * void) for t in (draw(1), draw(2)))
+    moved = other._replace(values=other.values + np.array([1, 0, 0], np.float32))
+    aucs = [c2st_auc(same, t, SCHEMA, np.random.default_rng(0)) for t in (other, moved)]
+    assert aucs[0] < 0.6 < 0.7 < aucs[1]
+
+
 def test_collapsed_and_empty_columns_do_not_crash():
     table = made(draw(1, 40))
     values = table.values.copy()

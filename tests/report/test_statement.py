@@ -83,6 +83,11 @@ def test_ages_are_read_from_what_is_published(tmp_path, oldest, verdict):
     assert found["C"].verdict == verdict and f"oldest published age {oldest}" in found["C"].evidence
 
 
+def test_ages_without_a_file_are_not_said_to_be_young(tmp_path):
+    found, _ = checks(tmp_path, {"ward": schema("age", "heart_rate")}, files=["schema.json"])
+    assert found["C"].verdict == OPEN and "no published file" in found["C"].evidence
+
+
 def test_a_damaged_age_names_file_line_and_column(tmp_path):
     (tmp_path / "synthetic").mkdir()
     (tmp_path / "synthetic" / "ward_vae.csv").write_text("age\n40\nold\n")
