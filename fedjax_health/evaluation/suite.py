@@ -78,7 +78,7 @@ def similarity_rows(setting: Setting, subjects: Sequence[Subject], rivals: Mappi
         return overall(against(table, name, s), name)
 
     # one thread a judgement and as many judgements at once as there are cores: each is too small to share out
-    with threadpool_limits(1, user_api="openmp"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
         marked = {name: [pool.submit(mark, name, s) for s in range(seeds)] for name in marks}
         judged = {g.name: [pool.submit(against, t, g.name, s) for s, t in enumerate(g.tables)] for g in subjects}
     marks_found = {name: [r.result() for r in results] for name, results in marked.items()}
