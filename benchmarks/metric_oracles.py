@@ -1,7 +1,7 @@
 """Records what SDMetrics and SynthEval say of small seeded tables: tests/evaluation/oracles.json, which a test compares with.
 
-`python -m benchmarks.metric_oracles` builds an environment for each under benchmarks/peers/.envs on first use (SDMetrics is
-MIT and needs copulas, which is under the Business Source License; SynthEval is MIT; neither is a dependency) and writes the file.
+`python -m benchmarks.metric_oracles` builds an environment for each under benchmarks/peers/.envs on first use, and writes it.
+SDMetrics is MIT and needs copulas, which is under the Business Source License; SynthEval is MIT; neither is a dependency.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from sklearn.neighbors import NearestNeighbors
 
 from benchmarks import report, work
@@ -49,7 +49,7 @@ def results(rows: int, repeats: int) -> list[dict[str, Any]]:
     }
     trees: dict[str, Callable[[], Any]] = {
         f"scikit-learn k-d tree, k = {K}": sklearn_tree,
-        f"scipy k-d tree, k = {K}": lambda: cKDTree(to).query(few, k=K, workers=2),
+        f"scipy k-d tree, k = {K}": lambda: KDTree(to).query(few, k=K, workers=2),
     }
     wall: dict[str, list[float]] = {name: [] for name in (*ours, *trees)}
     processor: dict[str, list[float]] = {name: [] for name in wall}
@@ -73,9 +73,7 @@ def results(rows: int, repeats: int) -> list[dict[str, Any]]:
         against = f"nearest, k = {K}" if name in trees else None
         for kind, seconds in (("wall", wall), ("processor", processor)):
             compared = (against and f"neighbours/{against}, {rows} rows, {kind}", seconds[against] if against else ())
-            found.append(
-                report.make_result(f"neighbours/{name}, {rows} rows, {kind}", seconds[name], "s", *compared)
-            )
+            found.append(report.make_result(f"neighbours/{name}, {rows} rows, {kind}", seconds[name], "s", *compared))
     return found
 
 

@@ -1,7 +1,7 @@
-"""Figures of SDMetrics or SynthEval on small seeded tables, to which `tests/evaluation/test_oracles.py` holds this project's own.
+"""Figures of SDMetrics or SynthEval on small seeded tables, to which `tests/evaluation/test_oracles.py` holds ours.
 
-`python -m benchmarks.peers.metric_oracles sdmetrics` in an environment with it prints them as one line of JSON; NumPy alone makes
-the tables. `python -m benchmarks.metric_oracles` runs both and writes the file that the test reads.
+`python -m benchmarks.peers.metric_oracles sdmetrics` in an environment with it prints them as one line of JSON; NumPy alone
+makes the tables. `python -m benchmarks.metric_oracles` runs both and writes the file that the test reads.
 """
 
 from __future__ import annotations

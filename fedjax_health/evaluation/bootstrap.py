@@ -68,7 +68,7 @@ def client_intervals(
     """Intervals of any figures of some records, by drawing their clients again with replacement.
 
     Args:
-      statistic: rows i64[R] of the records (repeats allowed) -> figures. A difference of two figures on the same rows is paired.
+      statistic: rows i64[R] of the records (repeats allowed) -> figures. A difference on the same rows is paired.
       client: i[M], client of each record.
       rng: host generator.
       count: draws.

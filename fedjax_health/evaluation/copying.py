@@ -1,7 +1,7 @@
-"""Whether a table copies the records it was made from: authenticity, adversarial accuracy, and which side its rows are nearer to.
+"""Whether a table copies the records it was made from: authenticity, adversarial accuracy, which side its rows are nearer to.
 
-Cheap signs of overfitting, and no evidence of privacy: tables that pass them leak who took part all the same ("The DCR Delusion",
-arXiv 2505.01524). What an attacker learns is in the membership table.
+Cheap signs of overfitting, and no evidence of privacy: tables that pass them leak who took part all the same ("The DCR
+Delusion", arXiv 2505.01524). What an attacker learns is in the membership table.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def copying_means(training: Table, holdout: Table, synthetic: Table, schema: Sch
         "authenticity": [Mean(authentic(t, s).astype(np.float64), synthetic.client)],
         "nnaa": [Mean(of_holdout / 2, holdout.client), Mean(of_synthetic_too / 2, synthetic.client)],
         "privacy_loss": [
-            Mean(of_holdout / 2, holdout.client), Mean(-of_training / 2, training.client), Mean(both, synthetic.client)
+            Mean(of_holdout / 2, holdout.client), Mean(of_training / -2, training.client), Mean(both, synthetic.client)
         ],
         "nearer_to_training": [Mean(nearer(s, t, h), synthetic.client)],
     }  # fmt: skip

@@ -72,8 +72,8 @@ def mmd(real: np.ndarray, synthetic: np.ndarray, rng: np.random.Generator) -> fl
     Returns:
       See `mmd2`; 0 where all points are the same one.
     """
-    few = [points[rng.permutation(len(points))[:MOST]] for points in (real, synthetic)]
-    both = np.concatenate(few)
+    a, b = (points[rng.permutation(len(points))[:MOST]] for points in (real, synthetic))
+    both = np.concatenate([a, b])
     between = cdist(both, both)
     apart = between[between > 0]
-    return mmd2(*few, np.median(apart) * np.array([0.5, 1.0, 2.0])) if len(apart) else 0.0
+    return mmd2(a, b, np.median(apart) * np.array([0.5, 1.0, 2.0])) if len(apart) else 0.0

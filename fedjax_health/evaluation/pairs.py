@@ -80,7 +80,8 @@ def _codes(real: Table, synthetic: Table, schema: Schema) -> list[tuple[bool, np
             edges = np.unique(np.nanquantile(r, np.linspace(0, 1, BINS + 1)[1:-1]))
             coded = [np.where(np.isnan(v), 0, np.searchsorted(edges, v, side="right") + 1) for v in (r, s)]
         columns.append((column.kind != "numeric", *coded))
-    return [*columns, (True, *(t.label.astype(np.int64) + 1 for t in (real, synthetic)))]
+    columns.append((True, real.label.astype(np.int64) + 1, synthetic.label.astype(np.int64) + 1))
+    return columns
 
 
 def contingency_similarities(real: Table, synthetic: Table, schema: Schema) -> np.ndarray:

@@ -100,7 +100,12 @@ def similarity(
         if not len(table.label):
             raise UserError(f"similarity of {schema.name!r}: the {name} table has no rows; give it at least one record")
     figures: Figures = {}
-    means: dict[str, list[float]] = {"ks_complement": [], "tv_complement": [], "wasserstein_sd": [], "tail_coverage": []}
+    means: dict[str, list[float]] = {
+        "ks_complement": [],
+        "tv_complement": [],
+        "wasserstein_sd": [],
+        "tail_coverage": [],
+    }
     for j, column in enumerate(schema.inputs):
         if column.kind == "numeric":
             found = numeric_figures(real, synthetic, j, rng)

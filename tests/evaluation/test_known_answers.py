@@ -1,4 +1,4 @@
-"""Every metric of whole tables on clouds whose answer is known: copy, independent draw, noise, shift, lost mode, permuted column."""
+"""Every metric on clouds whose answer is known: copy, independent draw, noise, shifted mean, lost mode, permuted column."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MADE = {
     "copy": REAL.copy(),
     "independent": cloud(1),
     "noise": np.random.default_rng(5).uniform(-6, 6, (N, 4)),
-    "shifted": cloud(1) + [1.0, 0, 0, 0],
+    "shifted": cloud(1) + np.array([1.0, 0, 0, 0]),
     "lost mode": cloud(2, modes=(-3.0,)),
     "permuted": permuted(cloud(1)),
 }

@@ -1,4 +1,4 @@
-"""Agreement with SDMetrics 0.32.0 and SynthEval 1.7.3 where definitions agree, from figures recorded by `benchmarks.metric_oracles`."""
+"""Agreement with SDMetrics 0.32.0 and SynthEval 1.7.3, from figures recorded by `benchmarks.metric_oracles`."""
 
 from __future__ import annotations
 
