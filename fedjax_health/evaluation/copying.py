@@ -6,10 +6,13 @@ Delusion", arXiv 2505.01524). What an attacker learns is in the membership table
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from fedjax_health import rng
 from fedjax_health.attacks.base import public_space
@@ -23,6 +26,7 @@ from fedjax_health.neighbours import nearest, nearest_others
 from fedjax_health.types import Row, Table
 
 FIGURES = ("authenticity", "nnaa", "privacy_loss", "nearer_to_training")
+MOST_FITTED = 10_000  # rows that floors are fitted to
 CEILING, COPULA, MARGINALS = "real-vs-real", "gaussian-copula", "independent-marginals"
 
 
@@ -175,7 +179,8 @@ def copying_rows(setting: Setting, subjects: Sequence[Subject], rivals: Mapping[
         return _first_clients(domain.train, kept[s], n, draw), _first_clients(domain.test, held, n, draw)
 
     def pooled(s: int) -> Table:
-        return take_clients(domain.train, kept[s])
+        draw = setting.generator(rng.Stream.EVALUATE, "copying-pooled", str(s))
+        return _first_clients(domain.train, kept[s], MOST_FITTED, draw)
 
     both = [sides(s) for s in seeds]
     tables: dict[tuple[str, str], list[Table]] = {("-", CEILING): []}
@@ -187,13 +192,17 @@ def copying_rows(setting: Setting, subjects: Sequence[Subject], rivals: Mapping[
         tables["-", name] = [make(pooled(s), schema, n, draws[s]) for s in seeds]
     tables |= {("-", name): list(made) for name, made in rivals.items()}
     tables |= {(g.name, "synthetic"): g.tables for g in subjects}
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = {
+            key: [pool.submit(copying_means, *both[s], Table(*(c[:n] for c in t)), schema) for s, t in enumerate(made)]
+            for key, made in tables.items()
+        }
+        found = {key: [job.result() for job in per_seed] for key, per_seed in jobs.items()}
     rows: list[Row] = []
-    for (model, row), made in tables.items():
-        few = [Table(*(column[:n] for column in t)) for t in made]
-        means = [copying_means(*both[s], few[s], schema) for s in seeds]
+    for (model, row), means in found.items():
         draw = setting.generator(rng.Stream.EVALUATE, "copying-interval", model, row)
         rows += rows_with_intervals(
             domain.name, model, [copying_figures(row, m) for m in means],
-            lambda means=means, row=row, draw=draw: copying_intervals(row, means[0], draw),
+            lambda first=means[0], row=row, draw=draw: copying_intervals(row, first, draw),
         )  # fmt: skip
     return rows
