@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from fedjax_health import build, workdir
 from fedjax_health.config import Config, to_json
 from fedjax_health.drawing import synthesise
-from fedjax_health.evaluation import collapse, efficiency
+from fedjax_health.evaluation import collapse, efficiency, fairness
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.federated import distributed, sharding
 from fedjax_health.federated.federation import Data
@@ -116,6 +116,8 @@ def run(config: Config, path: str) -> str | None:
                 for sentence in collapse.warnings(rows["similarity"], p.domain.name):
                     LOG.warning("warning: %s", sentence)
                     manifest["notes"].setdefault(p.domain.name, []).append(sentence)
+                small = fairness.small_sentences(rows["fairness"], p.domain.name)
+                manifest["notes"].setdefault(p.domain.name, []).extend(small)
                 rows["efficiency"] += cost_rows(config, p, trained, writer)
             schemas = {p.domain.name: p.domain.schema for p in prepared}
             publish_schemas(os.path.join(path, "synthetic"), schemas, config.models)

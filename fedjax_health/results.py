@@ -17,7 +17,7 @@ from fedjax_health.build_attacks import make_attacks, make_disclosures
 from fedjax_health.config import Config
 from fedjax_health.data.representation import encode_table
 from fedjax_health.devices.round import METRICS
-from fedjax_health.evaluation import curves, efficiency, suite
+from fedjax_health.evaluation import central, copying, curves, efficiency, fairness, subgroup_risk, suite, tasks
 from fedjax_health.evaluation.disclosure import disclosure_rows
 from fedjax_health.evaluation.downstream import make_downstream, view_population
 from fedjax_health.evaluation.rivals import rival_tables
@@ -131,12 +131,17 @@ def evaluate(
     domain, setting = p.domain, make_setting(config, p, promise)
     rivals = rival_tables(setting, budget)
     fits = fit_classifiers(config, p, setting, subjects, rivals, mesh)
-    useful, detected, fair = suite.task_rows(setting, fits)
-    member, roc = suite.membership_tables(setting, subjects, fits, make_attacks())
+    useful, detected, fair = tasks.task_rows(setting, fits)
+    attacked: list[tuple[str, str, suite.Pairs]] = []
+    member, roc = suite.membership_tables(
+        setting, subjects, fits, make_attacks(), lambda *scores: attacked.append(scores)
+    )
     rows["similarity"] += suite.similarity_rows(setting, subjects, rivals)
-    rows["utility"] += useful
+    rows["similarity"] += copying.copying_rows(setting, subjects, rivals)
+    rows["utility"] += useful + central.central_rows(setting, subjects, rivals, fits)
     rows["detection"] += detected
-    rows["fairness"] += fair + suite.shift_rows(setting, subjects)
+    rows["fairness"] += fairness.size_rows(domain.name, domain.test, domain.schema)
+    rows["fairness"] += fair + suite.shift_rows(setting, subjects) + subgroup_risk.risk_rows(setting, attacked)
     rows["membership"] += member
     rows["disclosure"] += disclosure_rows(setting, subjects, make_disclosures())
     first = {s.name: s.tables[0] for s in subjects}

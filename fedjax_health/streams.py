@@ -16,7 +16,7 @@ from fedjax_health.build_attacks import make_attacks
 from fedjax_health.checks import STREAMS
 from fedjax_health.config import Config, to_json
 from fedjax_health.data.stream_schema import StreamSchema
-from fedjax_health.evaluation import efficiency, suite
+from fedjax_health.evaluation import efficiency, suite, tasks
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.evaluation.stream_suite import StreamPoint, stream_points, stream_rows
 from fedjax_health.federated import distributed, sharding
@@ -193,7 +193,7 @@ def evaluate(
     rows["streams"] += stream_rows(setting, subjects)
     points += stream_points(setting, subjects)
     fits = fit_classifiers(config, p, setting, subjects, {}, sharding.make_local_mesh())
-    rows["utility"] += suite.task_rows(setting, fits)[0]
+    rows["utility"] += tasks.task_rows(setting, fits)[0]
     rows["membership"] += suite.membership_tables(setting, subjects, fits, make_attacks())[0]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from fedjax_health.evaluation.rows import Figures
 from fedjax_health.evaluation.setting import Setting, Subject
 from fedjax_health.evaluation.utility import positive_score, ranking_figures
 from fedjax_health.types import Table
-
-Judged: TypeAlias = tuple[Figures, Figures, Figures]  # utility, detection, fairness of one seed
 
 CHOSEN = "real+chosen"
 NOTHING = "none"
@@ -230,25 +227,3 @@ def gains(row: str, with_rows: Figures, alone: Figures) -> Figures:
         for metric in GAINED
         if (row, metric) in with_rows and (base, metric) in alone
     }
-
-
-def with_gains(
-    row: str, judged: Sequence[Judged], alone: Mapping[str, Sequence[Judged]], about: Sequence[Figures] | None
-) -> list[Judged]:
-    """A row's figures of each seed with what they gained over real records alone, and with how its rows were chosen.
-
-    Args:
-      row: of the table.
-      judged: its figures, one a seed.
-      alone: figures of rows so far; only those without synthetic rows are read.
-      about: of a row whose amount was chosen, one a seed, else None.
-    """
-    base = alone.get(row.split("+")[0]) if "+" in row else None
-    result = []
-    for s, (useful, detected, fair) in enumerate(judged):
-        extra = about[s] if about is not None else {}
-        if base is not None:
-            useful = useful | gains(row, useful, base[s][0])
-            detected = detected | gains(row, detected, base[s][1])
-        result.append((useful | extra, detected | extra if detected else detected, fair))
-    return result

@@ -18,13 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy.spatial.distance import cdist
-from sklearn.neighbors import NearestNeighbors
 
 from fedjax_health.attacks.base import public_space
 from fedjax_health.data.schema import Column, Schema
+from fedjax_health.evaluation.manifold import NEIGHBOURS, reach
 from fedjax_health.evaluation.rows import Figures, exact_row
-from fedjax_health.evaluation.similarity import NEIGHBOURS, ROW, one_thread
+from fedjax_health.evaluation.similarity import ROW
+from fedjax_health.neighbours import ball_counts, nearest_others
 from fedjax_health.types import Row, Table
 
 MARK_SHARE = 0.5  # of the weaker mark's mean coverage, and of its mean sample recall
@@ -39,7 +39,6 @@ SIGNS = {  # in words for readers
     "duplicates": "its rows repeat one another more often than real ones do",
 }
 FIGURES = ("sample_recall", "lost_classes", "narrow_columns", "excess_duplicates")  # beside the coverage
-CHUNK = 512  # real records whose distances are in memory at once
 
 
 def spread(column: Column, values: np.ndarray) -> float:
@@ -68,7 +67,6 @@ def hardly_varies(values: np.ndarray) -> bool:
     return not len(present) or np.unique(present, return_counts=True)[1].max() > USUAL_SHARE * len(present)
 
 
-@one_thread
 def sample_recall(real: np.ndarray, synthetic: np.ndarray, k: int = NEIGHBOURS) -> float:
     """Share of real records within reach of the synthetic ones: 1/N Σ_i 1[min_j (d(R_i, S_j) - NND_k(S_j)) <= 0].
 
@@ -86,10 +84,8 @@ def sample_recall(real: np.ndarray, synthetic: np.ndarray, k: int = NEIGHBOURS) 
     """
     if len(synthetic) <= k or not len(real):
         return float("nan")
-    radius = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(synthetic).kneighbors()[0][:, -1]
-    reach = radius * (1 + 1e-9) + 1e-9
-    parts = [real[i : i + CHUNK] for i in range(0, len(real), CHUNK)]
-    return float(np.mean(np.concatenate([(cdist(part, synthetic) <= reach[None]).any(1) for part in parts])))
+    held, _ = ball_counts(real, synthetic, reach(nearest_others(synthetic, k)[0][:, -1]))
+    return float(np.mean(held > 0))
 
 
 def _share_by_class(table: Table, classes: int) -> tuple[np.ndarray, int]:

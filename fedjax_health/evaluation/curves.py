@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from fedjax_health.data.schema import Column, Schema
-from fedjax_health.evaluation.similarity import spearman
+from fedjax_health.evaluation.pairs import correlations
 from fedjax_health.types import Table
 
 BINS = 40
@@ -94,7 +94,7 @@ def correlation_cells(table: Table, schema: Schema) -> list[tuple[str, str, floa
     names = [schema.inputs[j].name for j in numeric]
     if not names:
         return []
-    rho = spearman(table.values[:, numeric])
+    rho = correlations(table.values[:, numeric], "spearman")
     return [(a, b, float(rho[i, k])) for i, a in enumerate(names) for k, b in enumerate(names)]
 
 

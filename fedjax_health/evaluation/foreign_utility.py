@@ -26,7 +26,7 @@ MOST_TRAINED = 50_000  # rows that a classifier learns from
 MOST_TESTED = 20_000
 MOST_CODES = 255  # categories that the trees split as such
 LEAST = 1e-12  # probability of a class that a classifier never saw
-LOGISTIC = ":logistic"  # end of the rows of the second classifier
+LOGISTIC = ":logistic-regression"  # end of the rows of the second classifier
 
 
 class Fitted(NamedTuple):

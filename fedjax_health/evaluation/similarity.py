@@ -3,65 +3,27 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from fedjax_health.attacks.base import public_space
 from fedjax_health.data.schema import Schema
 from fedjax_health.evaluation.columns import category_figures, numeric_figures
+from fedjax_health.evaluation.distances import mmd, sliced_wasserstein
+from fedjax_health.evaluation.manifold import manifold_figures
 from fedjax_health.evaluation.missingness import missing_correlation_errors
+from fedjax_health.evaluation.pairs import contingency_similarities, correlation_similarity, correlations
+from fedjax_health.evaluation.plausibility import rule_violations, tail_coverage
 from fedjax_health.evaluation.rows import Figures
 from fedjax_health.types import Table, UserError
 
 ROW = "synthetic"  # the row of the overall figures
-NEIGHBOURS = 5
 FOLDS = 5
 NAN = float("nan")
 
 # The result then does not depend on the machine, and busy cores do not make threads spin (ten times slower).
 one_thread = threadpool_limits.wrap(limits=1, user_api="openmp")
-
-
-def spearman(values: np.ndarray) -> np.ndarray:
-    """Spearman rank correlation of columns, over the rows where both are present.
-
-    Args:
-      values: f32 or f64[M, J], NaN = missing.
-
-    Returns:
-      f64[J, J]; 0 where a column is constant or a pair has fewer than two rows (it then orders nothing), 1 on the
-      diagonal.
-    """
-    frame = pd.DataFrame(values.astype(np.float64))
-    rho = np.nan_to_num(frame.corr(method="spearman", min_periods=2).to_numpy(copy=True))
-    np.fill_diagonal(rho, 1.0)
-    return rho
-
-
-@one_thread
-def coverage(real: np.ndarray, synthetic: np.ndarray, k: int = NEIGHBOURS) -> float:
-    """Share of real records with a synthetic one no further than their k-th real neighbour: falls when modes are lost.
-
-    Coverage = 1/N Σ_i 1[min_j d(R_i, S_j) <= NND_k(R_i)], closed balls so that repeated records can be covered.
-
-    Args:
-      real, synthetic: f64[n, D], the same n, in a scaled space.
-      k: neighbours.
-
-    Returns:
-      In [0, 1]; for k = 5 about 0.97 for independent records of the same law, less where a client's records resemble
-      one another (read it beside "real-vs-real"). NaN with k or fewer real records.
-
-    Source: Naeem et al. (2020), arXiv 2002.09797.
-    """
-    if len(real) <= k or not len(synthetic):
-        return NAN
-    radius = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(real).kneighbors()[0][:, -1]
-    distance = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(synthetic).kneighbors(real)[0][:, 0]
-    return float(np.mean(distance <= radius * (1 + 1e-9) + 1e-9))
 
 
 @one_thread
@@ -124,11 +86,13 @@ def similarity(
       Row <feature>: numeric: real_mean, real_sd, synthetic_mean, synthetic_sd (over records, in the unit), welch_p,
       tost_p (see `equivalence`), ks_complement, wasserstein_sd (Wasserstein-1 over the real SD), js_distance (20 real
       quantile bins); categorical: tv_complement, js_distance; nullable: missing_rate_difference (synthetic - real).
-      Row "synthetic": means over columns of ks_complement, tv_complement and wasserstein_sd (columns constant in the
-      real table have no SD and are left out); correlation_error_mean and _max, |Δ Spearman ρ| over pairs of numeric
-      columns; missing_correlation_error_mean and _max (see `missing_correlation_errors`); coverage; c2st_auc;
-      label_rate_difference, P_S(class ≠ 0) - P_R(class ≠ 0). A column that is missing throughout gives NaN, and so does the
-      mean over columns. Means over no column, and errors over no pair, are left out.
+      Row "synthetic": means over columns of ks_complement, tv_complement, tail_coverage and wasserstein_sd (columns constant
+      in the real table have no SD and are left out); correlation_error_mean and _max, |Δ Spearman ρ| over pairs of numeric
+      columns; correlation_similarity (Pearson); contingency_similarity, mean over pairs with a category;
+      missing_correlation_error_mean and _max (see `missing_correlation_errors`); those of `manifold_figures`;
+      sliced_wasserstein and mmd; c2st_auc; rule_violations; label_rate_difference, P_S(class ≠ 0) - P_R(class ≠ 0). A column
+      that is missing throughout gives NaN, and so does the mean over columns. Means over no column, and errors over no pair,
+      are left out.
 
     Raises:
       UserError: a table has no rows.
@@ -137,7 +101,12 @@ def similarity(
         if not len(table.label):
             raise UserError(f"similarity of {schema.name!r}: the {name} table has no rows; give it at least one record")
     figures: Figures = {}
-    means: dict[str, list[float]] = {"ks_complement": [], "tv_complement": [], "wasserstein_sd": []}
+    means: dict[str, list[float]] = {
+        "ks_complement": [],
+        "tv_complement": [],
+        "wasserstein_sd": [],
+        "tail_coverage": [],
+    }
     for j, column in enumerate(schema.inputs):
         if column.kind == "numeric":
             found = numeric_figures(real, synthetic, j, rng)
@@ -150,21 +119,31 @@ def similarity(
             rates = [float(np.isnan(t.values[:, j]).mean()) for t in (real, synthetic)]
             found["missing_rate_difference"] = rates[1] - rates[0]
         figures.update({(column.name, metric): value for metric, value in found.items()})
+        if column.kind == "numeric":
+            means["tail_coverage"].append(tail_coverage(real.values[:, j], synthetic.values[:, j]))
     figures.update({(ROW, metric): float(np.mean(values)) for metric, values in means.items() if values})
     numeric = [j for j, c in enumerate(schema.inputs) if c.kind == "numeric"]
     if len(numeric) > 1:
         upper = np.triu_indices(len(numeric), 1)
-        error = np.abs(spearman(real.values[:, numeric]) - spearman(synthetic.values[:, numeric]))[upper]
+        r, s = real.values[:, numeric], synthetic.values[:, numeric]
+        error = np.abs(correlations(r, "spearman") - correlations(s, "spearman"))[upper]
         figures[ROW, "correlation_error_mean"] = float(error.mean())
         figures[ROW, "correlation_error_max"] = float(error.max())
+        figures[ROW, "correlation_similarity"] = correlation_similarity(r, s)
+    if len(joint := contingency_similarities(real, synthetic, schema)):
+        figures[ROW, "contingency_similarity"] = float(joint.mean())
     errors = missing_correlation_errors(real, synthetic, schema)
     if len(errors):
         figures[ROW, "missing_correlation_error_mean"] = float(errors.mean())
         figures[ROW, "missing_correlation_error_max"] = float(errors.max())
     n = min(len(real.label), len(synthetic.label), max_rows)
     few_real, few_synthetic = _take(real, n, rng), _take(synthetic, n, rng)
-    figures[ROW, "coverage"] = coverage(public_space(few_real, schema), public_space(few_synthetic, schema))
+    points = public_space(few_real, schema), public_space(few_synthetic, schema)
+    figures.update({(ROW, metric): value for metric, value in manifold_figures(*points).items()})
     figures[ROW, "c2st_auc"] = c2st_auc(few_real, few_synthetic, schema, rng)
+    figures[ROW, "sliced_wasserstein"] = sliced_wasserstein(*points, rng)
+    figures[ROW, "mmd"] = mmd(*points, rng)
+    figures[ROW, "rule_violations"] = rule_violations(synthetic, schema)
     figures[ROW, "label_rate_difference"] = float(np.mean(synthetic.label != 0) - np.mean(real.label != 0))
     return figures
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -14,7 +14,7 @@ from fedjax_health import rng
 from fedjax_health.attacks.base import Attack, Published
 from fedjax_health.checks import RIVALS
 from fedjax_health.data.split import take_clients
-from fedjax_health.evaluation import augmentation, baselines, collapse, curves, detection, fairness, utility
+from fedjax_health.evaluation import augmentation, baselines, collapse, curves, fairness
 from fedjax_health.evaluation.downstream import VIEWS, Downstream, Fitted
 from fedjax_health.evaluation.membership import client_scores, dp_ceiling, membership_rows, record_rows
 from fedjax_health.evaluation.rows import Figures, seed_rows
@@ -27,6 +27,7 @@ MARGINALS = "independent-marginals"
 CEILING = "real-vs-real"
 WHITE_BOX = "white-box"
 OVERALL_ROWS = (*VIEWS, CEILING, COPULA, MARGINALS, *RIVALS)  # rows that judge a whole table, not one feature of it
+Pairs: TypeAlias = Sequence[tuple[np.ndarray, np.ndarray]]  # of each seed, scores of member and of non-member clients
 MOST_TARGETS = 500  # members, and as many non-members, a seed: three seeds then resolve a 1 % false-positive rate
 
 
@@ -78,7 +79,7 @@ def similarity_rows(setting: Setting, subjects: Sequence[Subject], rivals: Mappi
         return overall(against(table, name, s), name)
 
     # one thread a judgement and as many judgements at once as there are cores: each is too small to share out
-    with threadpool_limits(1, user_api="openmp"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
         marked = {name: [pool.submit(mark, name, s) for s in range(seeds)] for name in marks}
         judged = {g.name: [pool.submit(against, t, g.name, s) for s, t in enumerate(g.tables)] for g in subjects}
     marks_found = {name: [r.result() for r in results] for name, results in marked.items()}
@@ -131,45 +132,6 @@ def fit_all(
     return Fits(fits | more, about)
 
 
-def task_rows(setting: Setting, fits: Fits) -> tuple[list[Row], list[Row], list[Row]]:
-    """Tables 2 (or 4) and fairness: thresholds from validation clients, figures from test clients.
-
-    Args:
-      setting: the domain.
-      fits: trained classifiers.
-
-    Returns:
-      (utility rows, detection rows, fairness rows); detection is empty for a diagnosis.
-    """
-    domain, schema = setting.domain, setting.domain.schema
-    validation, test = domain.validation, domain.test
-    useful, detected, fair = [], [], []
-    alone: dict[str, list[augmentation.Judged]] = {}
-    for (model, row), fitted in fits.by_row.items():
-        figures: list[augmentation.Judged] = []
-        for s in range(setting.include.shape[0]):
-            p_validation, p_test = fitted.probabilities(validation, s), fitted.probabilities(test, s)
-            threshold = utility.choose_threshold(validation.label, p_validation)
-            found: Figures = {}
-            if domain.task == "detection":
-                point = detection.detection_threshold(
-                    validation.label, p_validation, setting.config.max_false_positive_rate
-                )
-                found = detection.detection_figures(row, schema, test.label, p_test, point)
-            figures.append(
-                (
-                    utility.classification_figures(row, test.label, p_test, threshold),
-                    found,
-                    fairness.fairness_figures(row, schema, test, test.label, p_test, threshold),
-                )
-            )
-        alone.setdefault(row, figures)
-        figures = augmentation.with_gains(row, figures, alone, fits.about.get((model, row)))
-        for target, per_seed in zip((useful, detected, fair), zip(*figures, strict=True), strict=True):
-            target += seed_rows(domain.name, model, per_seed)
-    return useful, detected, fair
-
-
 def shift_rows(setting: Setting, subjects: Sequence[Subject]) -> list[Row]:
     """Share of each subgroup in the synthetic records less its share among held-out clients."""
     domain = setting.domain
@@ -204,7 +166,11 @@ def make_targets(setting: Setting, seed: int) -> Targets:
 
 
 def membership_tables(
-    setting: Setting, subjects: Sequence[Subject], fits: Fits, attacks: dict[str, Attack]
+    setting: Setting,
+    subjects: Sequence[Subject],
+    fits: Fits,
+    attacks: dict[str, Attack],
+    tell: Callable[[str, str, Pairs], None] = lambda *_: None,
 ) -> tuple[list[Row], list[tuple[str, str, str, float, float]]]:
     """Table 3: what an attacker learns about who took part, by client, and the ROC curves of the published seed.
 
@@ -213,6 +179,7 @@ def membership_tables(
       subjects: generators.
       fits: trained classifiers.
       attacks: by name; "loss-threshold" attacks the classifiers, the others the synthetic table.
+      tell: is told (model, row, scores of each seed's member and non-member clients) of every attack.
 
     Returns:
       (rows, curves as (domain, model, row, fpr, tpr)). Row "...:white-box" is the generator's own score: of a GAN what its
@@ -260,6 +227,7 @@ def membership_tables(
             (client_scores(member, t.member.client), client_scores(outsider, t.outsider.client))
             for (member, outsider), t in zip(records, targets, strict=True)
         ]
+        tell(model, row, pairs)
         rows += membership_rows(domain.name, model, row, pairs)
         if several:
             rows += record_rows(domain.name, model, row, records)

@@ -28,11 +28,24 @@ METRICS = {  # in the order of the columns
     "tv_complement": Metric("TV ↑"),
     "wasserstein_sd": Metric("W₁ (SD) ↓", 0.0, math.inf),
     "js_distance": Metric("JS ↓"),
+    "tail_coverage": Metric("Tails kept ↑"),
     "correlation_error_mean": Metric("Correlation error, mean ↓", 0.0, 2.0),
     "correlation_error_max": Metric("Correlation error, max ↓", 0.0, 2.0),
+    "correlation_similarity": Metric("Correlation similarity ↑"),
+    "contingency_similarity": Metric("Contingency similarity ↑"),
     "missing_correlation_error_mean": Metric("Error of what is missing together, mean ↓", 0.0, 2.0),
     "missing_correlation_error_max": Metric("Error of what is missing together, max ↓", 0.0, 2.0),
     "coverage": Metric("Coverage ↑"),
+    "density": Metric("Density (best 1)", 0.0, math.inf),
+    "alpha_precision": Metric("α-precision ↑"),
+    "beta_recall": Metric("β-recall ↑"),
+    "sliced_wasserstein": Metric("Sliced W₁ ↓", 0.0, math.inf),
+    "mmd": Metric("MMD² (best 0)", -math.inf, 2.0),
+    "rule_violations": Metric("Impossible records ↓"),
+    "authenticity": Metric("Authenticity (as the ceiling)"),
+    "nnaa": Metric("Adversarial accuracy (as the ceiling)"),
+    "privacy_loss": Metric("Adversarial accuracy, holdout − training (best 0)", -1.0),
+    "nearer_to_training": Metric("Nearer to training (best 0.5)"),
     "c2st_auc": Metric("C2ST AUC (best 0.5)"),
     "sample_recall": Metric("Sample recall ↑"),
     "lost_classes": Metric("Lost classes ↓", 0.0, math.inf),
@@ -63,6 +76,10 @@ METRICS = {  # in the order of the columns
     "f1": Metric("F1 ↑"),
     "auroc": Metric("AUROC ↑"),
     "pr_auc": Metric("PR-AUC ↑"),
+    "brier": Metric("Brier ↓"),
+    "ece": Metric("Calibration error ↓"),
+    "calibration": Metric("Calibration", -math.inf, math.inf),
+    "ranking": Metric("Choice of model", -1.0),
     "macro_f1": Metric("Macro-F1 ↑"),
     "added_rows": Metric("Rows added", 0.0, math.inf),
     "chosen": Metric("Share of seeds that chose it"),
@@ -72,8 +89,18 @@ METRICS = {  # in the order of the columns
     "epsilon_one_shot": Metric("ε of the statistics alone", 0.0, math.inf),
     "share": Metric("Share of records"),
     "share_difference": Metric("Share, synthetic − real", -1.0),
+    "clients": Metric("Clients", 0.0, math.inf),
+    "records": Metric("Records", 0.0, math.inf),
+    "too_small": Metric("Too small to judge"),
     "accuracy_gap": Metric("Largest gap in accuracy"),
+    "auroc_gap": Metric("Largest gap in AUROC"),
     "equalised_odds_difference": Metric("Equalised-odds difference"),
+    "accuracy_gap_change": Metric("Gap in accuracy, less the real model’s", -1.0),
+    "auroc_gap_change": Metric("Gap in AUROC, less the real model’s", -1.0),
+    "equalised_odds_difference_change": Metric("Equalised-odds difference, less the real model’s", -1.0),
+    "membership_auc": Metric("Membership AUC (guessing 0.5)"),
+    "membership_auc_gap": Metric("Largest gap in membership AUC"),
+    "targets": Metric("Clients attacked", 0.0, math.inf),
 }
 METRICS |= {f"{m}_gain": Metric(f"{METRICS[m].heading.removesuffix(' ↑')}, gain ↑", -1.0) for m in GAINED}
 BOUNDS = {  # rows that are no result but say how good or bad a result can be
@@ -128,6 +155,10 @@ EVENTS = {  # classes of events
     "RevealedSampledDpEvent": "Gaussian noise, sampled clients, known who takes part",
     "TruncatedSubsampledGaussianDpEvent": "Gaussian noise, Poisson-sampled clients, cohort capped",
 }
+CENTRAL = {
+    "logistic-regression": "logistic regression",
+    "boosted-trees": "boosted trees",
+}  # fitted centrally, to pooled rows
 MODELS = {
     "real": "Real", "-": "–", "vae": "VAE", "wgan_gp": "WGAN-GP", "gan": "GAN", "acgan": "AC-GAN", "medgan": "medGAN",
     "diffusion": "Diffusion", "copula": "One-shot copula", "pategan": "PATE-GAN", "paper": "the paper",
@@ -136,8 +167,9 @@ MODELS = {
 
 def row_label(row: str) -> str:
     """Name of a row for readers, such as "Real of 20 % of the clients + synthetic" for "real@20%+synthetic"."""
-    if row.endswith(":logistic"):
-        return f"{row_label(row.removesuffix(':logistic'))}: logistic regression"
+    trained, colon, model = row.partition(":")
+    if colon and model in CENTRAL:
+        return f"{row_label(trained)}, {CENTRAL[model]}"
     cut = re.fullmatch(r"real@([\d.]+)%(\+synthetic)?", row)
     if cut is None:
         return ROWS.get(row, row)

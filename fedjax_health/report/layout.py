@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fedjax_health.evaluation import collapse
+from fedjax_health.evaluation import collapse, copying
 from fedjax_health.report import labels, tables
 from fedjax_health.report.paper import paper_line, with_paper
 from fedjax_health.types import Row
@@ -21,7 +21,7 @@ Columns = Mapping[str, Mapping[str, Any]]  # name -> column of synthetic/schema.
 
 def overall(rows: Sequence[Row]) -> tables.Grid:
     """Table 1 for the table as a whole, with its floors and its ceiling."""
-    apart = ("collapsed", *collapse.FIGURES)
+    apart = ("collapsed", *collapse.FIGURES, *copying.FIGURES)
     return plain([r for r in rows if r.row in labels.ROWS and _group(r.metric)[0] not in apart])
 
 
@@ -173,6 +173,9 @@ def fairness(rows: Sequence[Row]) -> Fairness:
     Returns:
       Fairness; `shares` is how many of the columns of `groups` are about shares.
     """
+    rows = [
+        r for r in rows if ":" not in r.row
+    ]  # risk by subgroup has a column for every attack, too wide for this grid
     gaps = [r for r in rows if "=" not in _group(r.metric)[1]]
 
     def name(r: Row) -> str:

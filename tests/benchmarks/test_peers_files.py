@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from benchmarks import compare, dp_sgd, quality_peers, report, work
+from benchmarks import compare, dp_sgd, metric_oracles, quality_peers, report, work
 from benchmarks.peers import line
 from fedjax_health.types import UserError
 
@@ -37,7 +37,8 @@ def test_each_peer_has_its_module_and_requirements():
     of_updates = {compare.SYSTEMS[name].environment for name in PEERS}
     of_records = {environment for environment, _, _ in dp_sgd.PEERS.values()}
     of_tables = {quality_peers.ENVIRONMENT}
-    assert of_updates | of_records | of_tables == {path.stem for path in REQUIREMENTS}
+    of_metrics = set(metric_oracles.ORACLES)
+    assert of_updates | of_records | of_tables | of_metrics == {path.stem for path in REQUIREMENTS}
     assert not of_updates & of_records and not of_tables & (of_updates | of_records)
     assert "import ctgan" in (ROOT / "benchmarks" / "peers" / "ctgan_tables.py").read_text()
     for _, module, mode in dp_sgd.PEERS.values():

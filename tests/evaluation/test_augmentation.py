@@ -10,7 +10,6 @@ import toy
 
 from configs import base
 from fedjax_health.config import from_config_dict
-from fedjax_health.evaluation import augmentation
 from fedjax_health.evaluation.augmentation import (
     CANDIDATES,
     CHOSEN,
@@ -28,7 +27,8 @@ from fedjax_health.evaluation.downstream import Downstream, Fitted
 from fedjax_health.evaluation.mixtures import held
 from fedjax_health.evaluation.rows import seed_rows
 from fedjax_health.evaluation.setting import Setting, Subject
-from fedjax_health.evaluation.suite import Fits, task_rows
+from fedjax_health.evaluation.suite import Fits
+from fedjax_health.evaluation.tasks import Judge, beside, task_rows
 from fedjax_health.types import Table
 
 SEEDS = 2
@@ -209,11 +209,14 @@ def test_a_paired_interval_leaves_out_what_a_seed_does_to_both_sides():
 
 
 def test_the_amount_stands_in_the_table_of_its_task():
-    about = [{(CHOSEN, "added_rows[x]"): 3.0}]
+    about = {(CHOSEN, "added_rows[x]"): 3.0}
     useful, detected = {(CHOSEN, "auroc"): 0.8}, {(CHOSEN, "pr_auc"): 0.5}
-    alone = {"real": [({("real", "auroc"): 0.7}, {("real", "pr_auc"): 0.4}, {})]}
-    ((u, d, _),) = augmentation.with_gains(CHOSEN, [(useful, detected, {})], alone, about)
-    assert u == {**useful, (CHOSEN, "auroc_gain"): pytest.approx(0.1), **about[0]}
-    assert d == {**detected, (CHOSEN, "pr_auc_gain"): pytest.approx(0.1), **about[0]}
-    ((u, d, _),) = augmentation.with_gains(CHOSEN, [(useful, {}, {})], {}, about)
-    assert u == {**useful, **about[0]} and d == {}  # a diagnosis has no table of detection
+    none, rows = (lambda _: {}), np.arange(1)
+    alone = Judge(lambda _: {("real", "auroc"): 0.7}, lambda _: {("real", "pr_auc"): 0.4}, none)
+    judge = beside(CHOSEN, Judge(lambda _: useful, lambda _: detected, none), alone, None, about)
+    assert judge.useful(rows) == {**useful, (CHOSEN, "auroc_gain"): pytest.approx(0.1), **about}
+    assert judge.detected(rows) == {**detected, (CHOSEN, "pr_auc_gain"): pytest.approx(0.1), **about}
+    judge = beside(CHOSEN, Judge(lambda _: useful, none, none), None, None, about)
+    assert (
+        judge.useful(rows) == {**useful, **about} and judge.detected(rows) == {}
+    )  # a diagnosis has no table of detection

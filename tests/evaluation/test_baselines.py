@@ -7,7 +7,7 @@ import pytest
 
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.evaluation.baselines import gaussian_copula, independent_marginals
-from fedjax_health.evaluation.similarity import spearman
+from fedjax_health.evaluation.pairs import correlations
 from fedjax_health.types import Table, UserError
 
 SCHEMA = Schema(
@@ -57,7 +57,7 @@ def test_both_keep_marginals_class_shares_and_missingness(pair):
 
 def test_only_the_copula_keeps_the_joint_order(pair):
     healthy = [t.values[t.label == 0] for t in (draw(), *pair)]
-    rho = [spearman(v) for v in healthy]
+    rho = [correlations(v, "spearman") for v in healthy]
     assert rho[0][0, 1] > 0.9
     assert abs(rho[1][0, 1]) < 0.06
     assert rho[2][0, 1] == pytest.approx(rho[0][0, 1], abs=0.06)

@@ -26,7 +26,8 @@ from fedjax_health.evaluation.collapse import (
     verdict_rows,
     warnings,
 )
-from fedjax_health.evaluation.similarity import ROW, coverage
+from fedjax_health.evaluation.manifold import coverage
+from fedjax_health.evaluation.similarity import ROW
 from fedjax_health.types import Table
 
 SEEDS = 3

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from fedjax_health.data.schema import Column, Schema
-from fedjax_health.evaluation.fairness import fairness_figures, subgroup_shift
+from fedjax_health.evaluation.fairness import (
+    GAPS,
+    fairness_figures,
+    gap_changes,
+    size_rows,
+    small_groups,
+    small_sentences,
+    subgroup_shift,
+)
 from fedjax_health.types import Table
 
 SCHEMA = Schema(
@@ -79,3 +87,49 @@ def test_shift_is_synthetic_minus_real():
     assert f["synthetic", "share_difference[sex=f]"] == 0.5
     assert f["synthetic", "share_difference[sex=other]"] == -0.25
     assert sum(v for (_, m), v in f.items() if "sex" in m) == pytest.approx(0)
+
+
+def groups_of(sizes):
+    """Clients of one record each: sizes = (positive, negative) records of f, m and other."""
+    sex = np.repeat([0, 0, 1, 1, 2, 2], np.ravel(sizes))
+    label = np.repeat([1, 0, 1, 0, 1, 0], np.ravel(sizes))
+    return table(sex, [30] * len(sex), label)
+
+
+def test_small_subgroups_are_named_and_left_out_of_gaps():
+    t = groups_of([(30, 30), (30, 30), (3, 40)])
+    assert small_groups(t, SCHEMA) == ["sex=other", "age=40..60", "age=60..80", "age=80..100"]
+    one_client = t._replace(client=np.zeros(len(t.label), np.int32))
+    assert {"sex=f", "sex=m"} <= set(small_groups(one_client, SCHEMA))
+    score = np.column_stack([np.full(len(t.label), 0.5)] * 2)
+    score[t.values[:, 1] == 2] = [0.9, 0.1]
+    all_groups = fairness_figures("r", SCHEMA, t, t.label, score, 0.5)
+    judged = fairness_figures("r", SCHEMA, t, t.label, score, 0.5, {"sex=other"})
+    assert all_groups["r", "equalised_odds_difference[sex]"] == 1 and judged["r", "equalised_odds_difference[sex]"] == 0
+    assert judged["r", "accuracy[sex=other]"] == all_groups["r", "accuracy[sex=other]"]
+    rows = size_rows("d", t, SCHEMA)
+    found = {r.metric: r.value for r in rows}
+    assert found["clients[sex=other]"] == found["records[sex=other]"] == 43 and found["too_small[sex=f]"] == 0
+    (sentence,) = small_sentences(rows, "d")
+    assert "sex=other" in sentence and "sex=f" not in sentence
+    assert small_sentences(rows, "another") == []
+
+
+def test_gaps_change_by_what_the_other_training_did():
+    t = groups_of([(50, 50), (50, 50), (0, 0)])
+    p = np.where(t.label == 1, 0.9, 0.1)
+    fair = np.column_stack([1 - p, p])
+    worse = np.where((t.values[:, 1] == 1)[:, None] & (np.arange(200) % 2 == 0)[:, None], fair[:, ::-1], fair)
+    real = fairness_figures("real", SCHEMA, t, t.label, fair, 0.5)
+    mine = fairness_figures("synthetic", SCHEMA, t, t.label, worse, 0.5)
+    change = gap_changes("synthetic", mine, real)
+    assert set(change) == {("synthetic", f"{g}_change[{c}]") for g in GAPS for c in ("sex", "age")}
+    assert change["synthetic", "accuracy_gap_change[sex]"] == pytest.approx(0.5)  # amplified
+    assert change["synthetic", "equalised_odds_difference_change[sex]"] == pytest.approx(0.5)
+    assert change["synthetic", "auroc_gap_change[sex]"] == pytest.approx(0.5)
+    same = gap_changes("synthetic", {("synthetic", m): v for (_, m), v in real.items()}, real)
+    assert same["synthetic", "accuracy_gap_change[sex]"] == 0  # carried over
+    back = gap_changes(
+        "real", {("real", m): v for (_, m), v in real.items()}, {("real", m): v for (_, m), v in mine.items()}
+    )
+    assert back["real", "accuracy_gap_change[sex]"] == pytest.approx(-0.5)

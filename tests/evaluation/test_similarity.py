@@ -7,7 +7,9 @@ import pytest
 
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.evaluation.columns import client_values, equivalence, js_distance, quantile_counts
-from fedjax_health.evaluation.similarity import c2st_auc, coverage, overall, similarity, spearman
+from fedjax_health.evaluation.manifold import coverage
+from fedjax_health.evaluation.pairs import correlations
+from fedjax_health.evaluation.similarity import c2st_auc, overall, similarity
 from fedjax_health.types import Table, UserError
 
 SCHEMA = Schema(
@@ -174,7 +176,7 @@ def test_equivalence_is_undefined_for_constants():
 
 def test_spearman_matches_ranks_and_takes_constants_as_uncorrelated():
     x = np.array([[1, 1, 5], [2, 8, 5], [3, 27, 5], [4, np.nan, 5]], np.float32)
-    assert spearman(x).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    assert correlations(x, "spearman").tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
 
 
 def test_c2st_does_not_recognise_clients():
@@ -226,7 +228,7 @@ def test_deterministic_in_the_generator(redraw):
 def test_overall_renames_and_drops_columns(redraw):
     ceiling = overall(redraw, "real-vs-real")
     assert {row for row, _ in ceiling} == {"real-vs-real"}
-    assert len(ceiling) == 10
+    assert len(ceiling) == 19
     assert ceiling["real-vs-real", "coverage"] == redraw["synthetic", "coverage"]
 
 
