@@ -104,6 +104,14 @@ MODELS = {
 }  # fmt: skip
 
 
+TITLES = {"disclosure": "Disclosure: singling out, linking and inferring"}  # of tables that only some runs have
+
+
+def table_title(name: str) -> str:
+    """Heading of a table by the name of its file, its own name where it is not known here."""
+    return TITLES.get(name, name.replace("_", " ").capitalize())
+
+
 def row_label(row: str) -> str:
     """Name of a row for readers, such as "Real of 20 % of the clients + synthetic" for "real@20%+synthetic"."""
     cut = re.fullmatch(r"real@([\d.]+)%(\+synthetic)?", row)

@@ -15,14 +15,20 @@ from fedjax_health.types import Row
 FEATURE_METRICS = ("real_mean", "synthetic_mean", "welch_p", "tost_p", "ks_complement", "wasserstein_sd", "js_distance")
 SPREAD = {"real_mean": "real_sd", "synthetic_mean": "synthetic_sd"}
 MISSING = "missing_rate_difference"
+CHOICE = ("added_rows", "chosen")
 UNITS = (("byte", "B"), ("peak memory", "B"), ("flop", "FLOP"), ("energy", "J"), ("second", "s"), ("(s)", "s"))
 Columns = Mapping[str, Mapping[str, Any]]  # name -> column of synthetic/schema.json
 
 
-def overall(rows: Sequence[Row]) -> tables.Grid:
+def is_feature(row: Row, columns: Columns) -> bool:
+    """Whether a similarity row is about a feature, and not about the table as a whole."""
+    return row.row in columns if columns else row.row not in labels.ROWS
+
+
+def overall(rows: Sequence[Row], columns: Columns) -> tables.Grid:
     """Table 1 for the table as a whole, with its floors and its ceiling."""
     apart = ("collapsed", *collapse.FIGURES)
-    return plain([r for r in rows if r.row in labels.ROWS and _group(r.metric)[0] not in apart])
+    return plain([r for r in rows if not is_feature(r, columns) and "[" not in r.metric and r.metric not in apart])
 
 
 def collapse_signs(rows: Sequence[Row]) -> tables.Grid:
@@ -42,13 +48,25 @@ def gained(rows: Sequence[Row]) -> tables.Grid:
 
 def added(rows: Sequence[Row]) -> tables.Grid:
     """Rows of each class that were added where the amount was chosen, and how often each amount was: a line each."""
-    mine = [r for r in rows if _group(r.metric)[0] in ("added_rows", "chosen")]
+    mine = [r for r in rows if _group(r.metric)[0] in CHOICE]
 
     def name(r: Row) -> tuple[str, str]:
         metric, group = _group(r.metric)
         return (f"rows added: {group}" if metric == "added_rows" else f"share of seeds that chose: {group}"), "-"
 
     return tables.grid(mine, name, lambda r: f"\n{r.model}", by_line=True)
+
+
+def further(table: str, rows: Sequence[Row]) -> tables.Grid:
+    """What no other grid of a table shows: metrics by group that it has no place for, a line each, under their own names.
+
+    Args:
+      table: its name.
+      rows: of the domain.
+    """
+    placed = {"similarity": ("collapsed",), "utility": CHOICE, "detection": (*CHOICE, "detection_rate")}.get(table, ())
+    rest = [r for r in rows if "[" in r.metric and _group(r.metric)[0] not in placed]
+    return crossed(rest, lambda r: f"{labels.short_heading(r.metric)}: {_group(r.metric)[1].replace('=', ' ')}")
 
 
 def plain(rows: Sequence[Row]) -> tables.Grid:
@@ -65,7 +83,8 @@ def features(rows: Sequence[Row], columns: Columns) -> tables.Grid:
       rows: similarity rows of the domain.
       columns: public ranges, to which intervals of means are cut.
     """
-    rows = tables.in_order([r for r in rows if r.row not in labels.ROWS and r.metric != MISSING])
+    rows = [r for r in rows if is_feature(r, columns) and r.metric != MISSING and "[" not in r.metric]
+    rows = tables.in_order(rows)
     place = {(r.row, r.model, r.metric): r for r in rows}
     shown = [r._replace(metric="ks_complement") if r.metric == "tv_complement" else r for r in rows]
     shown = [r for r in shown if r.metric not in SPREAD.values()]
@@ -95,7 +114,7 @@ def features(rows: Sequence[Row], columns: Columns) -> tables.Grid:
 
 def missing(rows: Sequence[Row]) -> tables.Grid:
     """How much more often a value is missing in synthetic records than in real ones, by feature and model."""
-    mine = [r for r in rows if r.metric == MISSING]
+    mine = [r for r in rows if r.metric == MISSING and r.row not in labels.ROWS]
     return tables.grid(mine, lambda r: (r.row, "-"), lambda r: f"\n{r.model}", by_line=True)
 
 
@@ -103,9 +122,12 @@ def membership(rows: Sequence[Row]) -> tables.Grid:
     """Table 3: a heading for each thing attacked, with the paper's figure for it, and below it the attacks."""
     settings = list(dict.fromkeys(r.row.split(":")[0] for r in rows))
     rows = sorted(tables.in_order(rows), key=lambda r: settings.index(r.row.split(":")[0]))
+    rows = [r for r in rows if "[" not in r.metric]
     bounds = [r for r in rows if r.row in labels.BOUNDS]
     # success is balanced accuracy in the paper's unit; one of the two is enough
-    attacks = [r for r in rows if r.row not in labels.BOUNDS and r.metric != "balanced_accuracy"]
+    succeeded = {(r.row, r.model) for r in rows if r.metric == "success (%)"}
+    twice = [r for r in rows if r.metric == "balanced_accuracy" and (r.row, r.model) in succeeded]
+    attacks = [r for r in rows if r.row not in labels.BOUNDS and r not in twice]
     kept = {r.metric for r in attacks if not math.isnan(r.value)}
     both = [r for r in (*attacks, *bounds) if r.metric in kept]  # `unresolved` tells of the others
 

@@ -1,0 +1,198 @@
+"""Sentences on a generator's three figures, computed from the figures and their intervals, the bad news among them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from fedjax_health.report import tables
+from fedjax_health.report.summary import COPULA, Risk, find
+from fedjax_health.types import Row
+
+EQUIVALENT = 0.05  # TOST p below which two means are shown to agree
+MOST_NAMED = 3  # features named in a sentence
+BAD = "Bad news: "
+
+
+class Said(NamedTuple):
+    """A sentence, and whether it is good news (1), bad news (−1) or neither (0)."""
+
+    text: str = ""
+    verdict: int = 0
+
+
+def together(parts: Sequence[Said]) -> Said:
+    """Sentences as one; bad news outweighs good."""
+    verdicts = [p.verdict for p in parts]
+    return Said(" ".join(p.text for p in parts if p.text), -1 if -1 in verdicts else max(verdicts, default=0))
+
+
+def compare(a: Row, b: Row) -> int:
+    """1 where a's interval lies above b's, −1 where it lies below, 0 where they overlap; values where either has none."""
+    if not (sure(a) and sure(b)):
+        return (a.value > b.value) - (a.value < b.value)
+    return (a.low > b.high) - (a.high < b.low)
+
+
+def sure(*rows: Row) -> bool:
+    """Whether all have intervals."""
+    return all(math.isfinite(r.low) and math.isfinite(r.high) for r in rows)
+
+
+def shown(row: Row | None) -> bool:
+    """Whether there is a figure at all."""
+    return row is not None and not math.isnan(row.value)
+
+
+def figure(row: Row) -> str:
+    """Value and interval as text."""
+    cell = tables.cell(row, 2)
+    return f"{cell.value} {cell.interval}".strip()
+
+
+def told_apart(row: Row, bounds: Mapping[str, Row | None]) -> Said:
+    """On the AUC of a classifier that tells synthetic records from real ones.
+
+    Args:
+      row: the AUC.
+      bounds: that of real records and of the copula, where there are.
+    """
+    ceiling, copula = bounds["real-vs-real"], bounds[COPULA]
+    alone = "" if sure(row) else " (no interval)"
+    if row.value < 0.5 and (row.high < 0.5 or not sure(row)) and (ceiling is None or compare(row, ceiling) < 0):
+        text = f"a classifier takes its records for real more often than real ones{alone}, a hint at copies."
+        return Said(BAD + text, -1)
+    if ceiling is not None and compare(row, ceiling) <= 0:
+        text = f"A classifier tells its records from real ones no better than real ones from each other{alone}."
+        return Said(text, 1 if sure(row) else 0)
+    start = f"A classifier can tell its records from real ones{alone}"
+    if copula is None or not shown(copula):
+        return Said(start + ".")
+    order = compare(row, copula)
+    if order > 0:
+        return Said(f"{start}. {BAD}more easily than those of a plain Gaussian copula.", -1)
+    how = "less well than" if order else "about as well as"
+    return Said(f"{start}, but {how} those of a plain Gaussian copula.")
+
+
+def covered(row: Row, bounds: Mapping[str, Row | None]) -> Said:
+    """On the share of real records with a synthetic one nearby; arguments as in `told_apart`."""
+    ceiling = bounds["real-vs-real"]
+    start = f"{tables.number(100 * row.value, 0)}\u00a0% of real records have one of its records nearby"
+    if ceiling is None or not shown(ceiling):
+        return Said(start + ".")
+    if compare(row, ceiling) >= 0:
+        return Said(f"{start}, as many as real records of other clients have.", 1 if sure(row) else 0)
+    return Said(f"{start}, fewer than real records of other clients have.")
+
+
+def means(rows: Sequence[Row], model: str) -> Said:
+    """On how many means are shown to agree with the real ones, and which are not.
+
+    Args:
+      rows: similarity rows of the domain.
+      model: the generator.
+    """
+    tested = {r.row: r.value for r in rows if r.model == model and r.metric == "tost_p"}
+    if not tested:
+        return Said()
+    apart = [name for name, p in tested.items() if not p < EQUIVALENT]
+    if not apart:
+        return Said(f"All {len(tested)} means are shown to agree with the real ones within 0.2\u00a0SD.")
+    kept = len(tested) - len(apart)
+    more = f" and {len(apart) - MOST_NAMED} more" if len(apart) > MOST_NAMED else ""
+    start = f"{kept or 'None'} of {len(tested)} means {'is' if kept == 1 else 'are'} shown to agree within 0.2\u00a0SD"
+    return Said(f"{start}; not equivalent: {', '.join(apart[:MOST_NAMED])}{more}.")
+
+
+def against_real(row: Row, real: Row | None, chance: float | None) -> Said:
+    """On a classifier of synthetic records beside the same classifier of real ones.
+
+    Args:
+      row: its figure.
+      real: that of real records.
+      chance: what guessing scores, None where that depends on the records.
+    """
+    if real is None or not shown(real):
+        return Said()
+    order = compare(row, real)
+    clearly = "clearly " if sure(row, real) else ""
+    start = {-1: f"{clearly}below", 0: f"not {clearly}below", 1: f"{clearly}above"}[order] + " what real records give"
+    start = start[:1].upper() + start[1:]
+    verdict = 1 if order >= 0 and clearly else 0
+    if chance is None or real.value <= chance:
+        return Said(start + ".", verdict)
+    kept = (row.value - chance) / (real.value - chance)
+    share = f"{tables.number(100 * kept, 0)}\u00a0%" if kept > 0 else "nothing"
+    return Said(f"{start}; keeps {share} of their advantage over chance.", verdict)
+
+
+def against_copula(row: Row, copula: Row | None) -> Said:
+    """On a classifier of synthetic records beside one of a Gaussian copula's; arguments as in `against_real`."""
+    if copula is None or not shown(copula):
+        return Said()
+    order = compare(row, copula)
+    clearly = "clearly " if sure(row, copula) else ""
+    if order < 0:
+        return Said(f"{BAD}{clearly}below a plain Gaussian copula fitted without any privacy.", -1)
+    if order == 0:
+        return Said("About what a plain Gaussian copula without any privacy gives.")
+    return Said(f"{'Clearly above' if clearly else 'Above'} a plain Gaussian copula.")
+
+
+def gain(rows: Sequence[Row], model: str, metric: str) -> Said:
+    """On what a generator's rows add to the same real ones.
+
+    Args:
+      rows: utility and detection rows of the domain.
+      model: the generator.
+      metric: whose gain.
+    """
+    row = find(rows, "real+synthetic", f"{metric}_gain", (model,))
+    if row is None or not shown(row):
+        return Said()
+    text = f"({'+' if row.value > 0 else ''}{figure(row)})"
+    if not sure(row) or row.low <= 0 <= row.high:
+        return Said(f"Added to real records they make no clear difference {text}.")
+    if row.low > 0:
+        return Said(f"Added to real records they help {text}.")
+    return Said(f"{BAD}added to real records they do harm {text}.", -1)
+
+
+def attacked(risk: Risk) -> Said:
+    """On the strongest attack, and on what the promise allows."""
+    strongest = f"the strongest of {risk.attacks} attacks" if risk.attacks > 1 else "the one attack tried"
+    guess = "1\u00a0%" if risk.sharp else "0.5"
+    allowed = ", its being the strongest allowed for" if risk.attacks > 1 else ""
+    attack = risk.attack[:1].upper() + risk.attack[1:]
+    said = [
+        {
+            True: Said(f"{BAD}{risk.attack}, {strongest}, finds more than guessing ({guess}){allowed}.", -1),
+            False: Said(f"{attack}, {strongest}, is not clearly better than guessing ({guess}){allowed}.", 1),
+            None: Said(f"{attack}, {strongest}; without an interval, whether it beats guessing ({guess}) is open."),
+        }[risk.above]
+    ]
+    if risk.broken:
+        said.append(Said(f"{BAD}an attack lies above what the promise allows, see the warning.", -1))
+    if risk.limit is None:
+        said.append(Said("Nothing proven bounds a better attack."))
+    elif risk.limit > 0.99:
+        said.append(Said(f"The promise alone would allow almost everything ({limit_text(risk.limit, risk.sharp)})."))
+    else:
+        said.append(Said(f"The promise allows no attack more than {limit_text(risk.limit, risk.sharp)}."))
+    if not risk.sharp:
+        said.append(Said("There were too few non-members to read rarer false alarms."))
+    return together(said)
+
+
+def limit_text(limit: float, sharp: bool) -> str:
+    """What a promise allows an attack; what would round to certainty is "over 99 %".
+
+    Args:
+      limit: in [0, 1].
+      sharp: a share of members, else an AUC.
+    """
+    if limit > 0.99:
+        return "over\u00a099\u00a0%" if sharp else "over\u00a00.99"
+    return f"{tables.number(100 * limit, 1)}\u00a0%" if sharp else tables.number(limit, 2)
