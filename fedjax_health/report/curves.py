@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from fedjax_health.report.figures import ceiling_tpr
 from fedjax_health.report.labels import attack_parts, model_label, stage_label
@@ -16,7 +16,7 @@ from fedjax_health.report.sheet import DASHES, REAL, SOFT, Look, Panel, Piece, R
 from fedjax_health.report.tables import number
 
 CEILING = "#b3003c"
-ATTACK_COLOURS = ("#7b3294", "#1b7837", "#c2921c", "#c51b7d", "#01665e", "#67001f")  # none of them a model's
+ATTACK_COLOURS = ("#7b3294", "#1b7837", "#a87b0c", "#c51b7d", "#01665e", "#67001f")  # none of them a model's
 ATTACKED = {
     "model-on-real": " on a classifier of real records",
     "model-on-synthetic": " on a classifier of synthetic records",
@@ -205,9 +205,8 @@ def _training_panel(rows: Rows, metric: str, title: str, stages: list[str], look
             )
             for t in (min(at), max(at))
         )
-        told.append(
-            f"{stage_label(stage)} from {number(first)} in round {min(at)} to {number(last)} in round {max(at)}"
-        )
+        who = f"{stage_label(stage)} " if len(stages) > 1 else ""
+        told.append(f"{who}from {number(first)} in round {min(at)} to {number(last)} in round {max(at)}")
 
     def draw(ax: Axes) -> None:
         ax.set_title(title, fontsize=8)
@@ -215,9 +214,15 @@ def _training_panel(rows: Rows, metric: str, title: str, stages: list[str], look
             _curve(ax, [r for r in rows if r["stage"] == stage], metric, looks[stage])
         ax.set_xlabel("round", color=SOFT, labelpad=1)
         ax.yaxis.set_major_locator(MaxNLocator(4))
-        ax.yaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.yaxis.set_major_formatter(lambda value, _: _short(value))
 
     return Panel(f"{title}: {'; '.join(told)}", draw)
+
+
+def _short(value: float) -> str:
+    """A number beside an axis: 250000 -> "250k"."""
+    size = next((k for k in (4, 3, 2, 1) if abs(value) >= 10.0 ** (3 * k)), 0)
+    return f"{value / 1000.0**size:g}{('', 'k', 'M', 'G', 'T')[size]}"
 
 
 def _stage_looks(stages: Sequence[str]) -> dict[str, Look]:

@@ -48,18 +48,18 @@ class Card(NamedTuple):
     figures: dict[str, Headline | None]
 
 
-LEAD = {  # title -> what good and bad verdicts on it mean
+LEAD = {  # title -> what good and bad verdicts on it mean, after "of 4 generators 1"
     "Fidelity": (
-        "cannot be told from real records",
+        "as hard to tell from real records as real ones are from each other",
         "clearly further from real records than a plain Gaussian copula, or like copies",
     ),
     "Utility": (
-        "not clearly below real records",
-        "clearly below a plain Gaussian copula, or harmful when added to real records",
+        f"as useful alone as real records (to within {verdicts.NEAR} with the whole interval)",
+        "clearly less useful than a plain Gaussian copula, or harmful when added to real records",
     ),
     "Privacy risk": (
         "not attacked clearly better than by guessing",
-        "attacked better than by guessing, or better than promised",
+        "attacked clearly better than by guessing, or better than promised",
     ),
 }
 
@@ -91,8 +91,9 @@ def lead(cards: Sequence[Card]) -> list[tuple[str, str]]:
     for title, (good, bad) in LEAD.items():
         found = [h.said.verdict for card in cards if (h := card.figures[title]) is not None]
         if found:
-            of = f"of {len(found)}"
-            said.append((title, f"{found.count(1) or 'none'} {of} {good}; {found.count(-1) or 'none'} {of} {bad}."))
+            start, then = (f"{found.count(v) or 'none'} {'are' if found.count(v) > 1 else 'is'}" for v in (1, -1))
+            of = f"of {len(found)} generators " if len(found) > 1 else "of 1 generator "
+            said.append((title, f"{of}{start} {good}; {then} {bad}."))
     return said
 
 

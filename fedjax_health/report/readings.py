@@ -143,8 +143,9 @@ def gained(rows: Sequence[Row]) -> str:
 
 def membership(rows: Sequence[Row]) -> str:
     """How many attacks beat guessing with their whole interval, how many would by chance, and what figures below it mean."""
-    metric, chance = (TPR, 0.01) if any(r.metric == TPR and not math.isnan(r.value) for r in rows) else ("auc", 0.5)
-    mine = [r for r in rows if r.metric == metric and r.row not in labels.BOUNDS and not math.isnan(r.value)]
+    attacks = [r for r in rows if r.row not in labels.BOUNDS and not math.isnan(r.value)]
+    metric, chance = (TPR, 0.01) if any(r.metric == TPR for r in attacks) else ("auc", 0.5)
+    mine = [r for r in attacks if r.metric == metric]
     known = [r for r in mine if math.isfinite(r.low)]
     if not mine:
         return ""

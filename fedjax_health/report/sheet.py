@@ -27,7 +27,7 @@ RULE = "#80868b"
 MODEL_COLOURS = {  # each at least 3 : 1 on white
     "vae": "#0072b2", "wgan_gp": "#d55e00", "gan": "#008a63", "acgan": "#b5578c", "medgan": "#2b8fbf", "diffusion": "#7a4fa0",
 }  # fmt: skip
-SPARE_COLOURS = ("#8c5a12", "#5f7a00", "#b0413e", "#4b5d9e")  # for models not named above, in turn
+SPARE_COLOURS = ("#8c5a12", "#4b5d9e", "#b0413e", "#5f7a00")  # for models not named above, in turn
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (2.5, 2.5)), (0, (9, 2, 1, 2, 1, 2)))
 WIDTH = 10.6  # inches of a sheet, the page's 1060 px at 100 dpi
 DPI = 150

@@ -11,6 +11,7 @@ from fedjax_health.report.summary import COPULA, Risk, find
 from fedjax_health.types import Row
 
 EQUIVALENT = 0.05  # TOST p below which two means are shown to agree
+NEAR = 0.05  # of an AUC: with the whole interval this near to real records, or better, a figure is as good as theirs
 MOST_NAMED = 3  # features named in a sentence
 BAD = "Bad news: "
 
@@ -64,15 +65,17 @@ def told_apart(row: Row, bounds: Mapping[str, Row | None]) -> Said:
         text = f"a classifier takes its records for real more often than real ones{alone}, a hint at copies."
         return Said(BAD + text, -1)
     if ceiling is not None and compare(row, ceiling) <= 0:
-        text = f"A classifier tells its records from real ones no better than real ones from each other{alone}."
-        return Said(text, 1 if sure(row) else 0)
+        if sure(row) and row.high <= max(ceiling.value, 0.5) + NEAR:
+            return Said("A classifier tells its records from real ones no better than real ones from each other.", 1)
+        wide = alone or ", but the interval is too wide to say that it cannot"
+        return Said(f"A classifier does not clearly tell its records from real ones{wide}.")
     start = f"A classifier can tell its records from real ones{alone}"
     if copula is None or not shown(copula):
         return Said(start + ".")
     order = compare(row, copula)
     if order > 0:
         return Said(f"{start}. {BAD}more easily than those of a plain Gaussian copula.", -1)
-    how = "less well than" if order else "about as well as"
+    how = "less easily than" if order else "not clearly more easily than"
     return Said(f"{start}, but {how} those of a plain Gaussian copula.")
 
 
@@ -116,11 +119,17 @@ def against_real(row: Row, real: Row | None, chance: float | None) -> Said:
     """
     if real is None or not shown(real):
         return Said()
-    order = compare(row, real)
-    clearly = "clearly " if sure(row, real) else ""
-    start = {-1: f"{clearly}below", 0: f"not {clearly}below", 1: f"{clearly}above"}[order] + " what real records give"
-    start = start[:1].upper() + start[1:]
-    verdict = 1 if order >= 0 and clearly else 0
+    order, clearly = compare(row, real), sure(row, real)
+    near = clearly and row.low >= real.value - NEAR
+    if order < 0:
+        start = f"{'Clearly below' if clearly else 'Below'} what real records give"
+    elif near:
+        start = f"As good as real records to within {NEAR}, or better"
+    elif clearly:
+        start = "Not clearly below what real records give, but the interval is too wide to say that it is as good"
+    else:
+        start = "Not below what real records give (no interval)"
+    verdict = int(near and order >= 0)
     if chance is None or real.value <= chance:
         return Said(start + ".", verdict)
     kept = (row.value - chance) / (real.value - chance)
@@ -137,7 +146,7 @@ def against_copula(row: Row, copula: Row | None) -> Said:
     if order < 0:
         return Said(f"{BAD}{clearly}below a plain Gaussian copula fitted without any privacy.", -1)
     if order == 0:
-        return Said("About what a plain Gaussian copula without any privacy gives.")
+        return Said("Not clearly different from a plain Gaussian copula fitted without any privacy.")
     return Said(f"{'Clearly above' if clearly else 'Above'} a plain Gaussian copula.")
 
 
