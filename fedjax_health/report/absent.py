@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fedjax_health.types import Row
 
@@ -71,11 +70,3 @@ def others(workdir: str, known: Sequence[str]) -> list[str]:
                 if set(Row._fields) <= set(file.readline().strip().split(",")):
                     found.append(stem)
     return found
-
-
-def extra_pictures(workdir: str, drawn: Sequence[str]) -> list[str]:
-    """Paths of pictures in figures/ that the report did not draw itself, such as those of streams."""
-    folder = os.path.join(workdir, "figures")
-    names: list[Any] = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    paths = [os.path.join(folder, name) for name in names if name.endswith(".png")]
-    return [path for path in paths if path not in drawn]

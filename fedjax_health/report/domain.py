@@ -28,7 +28,6 @@ def domain_view(
     promise: Promise,
     others: Sequence[str],
     looks: Mapping[str, Look],
-    drawn: list[str],
 ) -> dict[str, Any]:
     """The parts of a domain, by the names that the template knows.
 
@@ -41,7 +40,6 @@ def domain_view(
       promise: (ε, δ) that bounds attacks on membership, or None.
       others: names of tables without a place of their own.
       looks: how models are drawn.
-      drawn: paths of pictures are added to it.
     """
     mine = {name: [r for r in rows if r.domain == domain] for name, rows in tidy.items()}
     if promise is None:  # then nothing bounds an attack, whatever a table says
@@ -59,7 +57,7 @@ def domain_view(
         "fairness": layout.fairness(mine["fairness"]),
         "unresolved": layout.unresolved(mine["membership"]),
         "targets": targets,
-        "pictures": _pictures(workdir, domain, mine, lines, columns, promise, targets, looks, drawn),
+        "pictures": _pictures(workdir, domain, mine, lines, columns, promise, targets, looks),
         "absent": absent.in_domain(domain, mine),
         "further": {
             name: grid for name in tidy if (grid := layout.further(name, mine[name])).lines and name != "fairness"
@@ -115,13 +113,11 @@ def _pictures(
     promise: Promise,
     targets: int | None,
     looks: Mapping[str, Look],
-    drawn: list[str],
 ) -> dict[str, Any]:
     points = {name: [r for r in rows if r["domain"] == domain] for name, rows in lines.items()}
 
     def picture(name: str, draw: Callable[[list[dict[str, Any]], str], list[Piece]]) -> list[Piece]:
         path = os.path.join(workdir, "figures", f"{_safe(domain)}_{name}.png")
-        drawn.append(path)
         return draw(points[name], path) if points[name] else []
 
     said = {r["feature"]: readings.feature_words(mine["similarity"], r["feature"]) for r in points["distributions"]}

@@ -210,4 +210,12 @@ def _headline(
         if b is not None and verdicts.shown(b)
     ]
     n = f"n\u00a0=\u00a0{tables.number(row.n)} {noun}".strip()
-    return Headline(labels.short_heading(row.metric), tables.cell(row, 2), n, ends, _span(row, place), marks, said)
+    return Headline(
+        labels.short_heading(row.metric),
+        tables.cell(row, tables.decimals([row])),
+        n,
+        ends,
+        _span(row, place),
+        marks,
+        said,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import math
@@ -64,9 +63,8 @@ def render_report(workdir: str) -> str:
     seeds = len(manifest.get("seeds", ()))
     summary = [s for d in domains for s in summarise(d, tidy, ceiling)]
     cards = [Card(s, headlines(s, tidy, ceiling, seeds)) for s in summary]
-    drawn: list[str] = []
-    shown = [domain_view(workdir, d, tidy, lines, schemas.get(d, {}), ceiling, others, looks, drawn) for d in domains]
-    training = _training(workdir, read.read_rounds(workdir), drawn)
+    shown = [domain_view(workdir, d, tidy, lines, schemas.get(d, {}), ceiling, others, looks) for d in domains]
+    training = _training(workdir, read.read_rounds(workdir))
     page = _template(seeds, looks).render(
         name=os.path.basename(os.path.abspath(workdir)),
         manifest=manifest,
@@ -88,7 +86,6 @@ def render_report(workdir: str) -> str:
         privacy=layout.privacy(tidy["privacy"], ledger or {}),
         shared_costs=layout.costs([r for r in tidy["efficiency"] if r.domain == "-"]),
         shared=layout.plain([r for name in tidy if name not in OWN for r in tidy[name] if r.domain == "-"]),
-        extra=[(os.path.basename(path), _picture(path)) for path in absent.extra_pictures(workdir, drawn)],
         files=[(f, os.path.getsize(os.path.join(synthetic, f))) for f in files],
     )
     path = os.path.join(workdir, "report.html")
@@ -162,7 +159,7 @@ def _even_odds_after(factor: float) -> str:
     return f"{tables.number(percent, 2)}\u00a0%" if percent < 100 else "certainty, or nearly"
 
 
-def _training(workdir: str, rounds: list[dict[str, Any]], drawn: list[str]) -> dict[str, Any]:
+def _training(workdir: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """Pictures of the training curves: what the server may publish, apart from what only a simulator sees."""
     names = sorted({k for r in rounds for k, v in r.items() if k not in ("stage", "round", "seed") and v is not None})
     parts = {
@@ -174,7 +171,6 @@ def _training(workdir: str, rounds: list[dict[str, Any]], drawn: list[str]) -> d
         still = curves.constants(rounds, shown)
         moving = [n for n in shown if n not in still]
         path = os.path.join(workdir, "figures", f"training_{part}.png")
-        drawn.append(path)
         pieces, keys = curves.training(rounds, moving, path) if moving else ([], {})
         if shown:
             result[part] = {"pieces": pieces, "keys": keys, "still": still}
@@ -184,8 +180,3 @@ def _training(workdir: str, rounds: list[dict[str, Any]], drawn: list[str]) -> d
 def _stroke(look: sheet.Look) -> str:
     """The dashes of a line as SVG has them, in units of its width."""
     return "" if look.dashes == "-" else " ".join(f"{2 * length:g}" for length in look.dashes[1])
-
-
-def _picture(path: str) -> str:
-    with open(path, "rb") as file:
-        return "data:image/png;base64," + base64.b64encode(file.read()).decode("ascii")

@@ -131,8 +131,9 @@ def heading(metric: str) -> str:
     Args:
       metric: name in the table.
     """
-    known = METRICS.get(metric.split("[")[0])
-    text = known.heading if known else metric.replace("_", " ")
+    name = metric.split("[")[0]
+    known = METRICS.get(name)
+    text = known.heading if known else name.replace("_", " ")
     return text.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓").replace(" %", "\u00a0%").replace("-", "\u2011")
 
 

@@ -48,7 +48,7 @@ def shown(row: Row | None) -> bool:
 
 def figure(row: Row) -> str:
     """Value and interval as text."""
-    cell = tables.cell(row, 2)
+    cell = tables.cell(row, tables.decimals([row]))
     return f"{cell.value} {cell.interval}".strip()
 
 
@@ -60,22 +60,21 @@ def told_apart(row: Row, bounds: Mapping[str, Row | None]) -> Said:
       bounds: that of real records and of the copula, where there are.
     """
     ceiling, copula = bounds["real-vs-real"], bounds[COPULA]
-    alone = "" if sure(row) else " (no interval)"
-    if row.value < 0.5 and (row.high < 0.5 or not sure(row)) and (ceiling is None or compare(row, ceiling) < 0):
-        text = f"a classifier takes its records for real more often than real ones{alone}, a hint at copies."
-        return Said(BAD + text, -1)
+    if not sure(row):
+        return Said("Without an interval it is open how far a classifier can tell its records from real ones.")
+    if row.high < 0.5 and (ceiling is None or compare(row, ceiling) < 0):
+        return Said(f"{BAD}a classifier takes its records for real more often than real ones, a hint at copies.", -1)
     if ceiling is not None and compare(row, ceiling) <= 0:
-        if sure(row) and row.high <= max(ceiling.value, 0.5) + NEAR:
+        if row.high <= max(ceiling.value, 0.5) + NEAR:
             return Said("A classifier tells its records from real ones no better than real ones from each other.", 1)
-        wide = alone or ", but the interval is too wide to say that it cannot"
-        return Said(f"A classifier does not clearly tell its records from real ones{wide}.")
-    start = f"A classifier can tell its records from real ones{alone}"
+        wide = "but the interval is too wide to say that it cannot"
+        return Said(f"A classifier does not clearly tell its records from real ones, {wide}.")
+    start = "A classifier can tell its records from real ones"
     if copula is None or not shown(copula):
         return Said(start + ".")
-    order = compare(row, copula)
-    if order > 0:
+    how = {-1: "less easily than", 0: "not clearly more easily than"}.get(compare(row, copula))
+    if how is None:
         return Said(f"{start}. {BAD}more easily than those of a plain Gaussian copula.", -1)
-    how = "less easily than" if order else "not clearly more easily than"
     return Said(f"{start}, but {how} those of a plain Gaussian copula.")
 
 
@@ -121,14 +120,14 @@ def against_real(row: Row, real: Row | None, chance: float | None) -> Said:
         return Said()
     order, clearly = compare(row, real), sure(row, real)
     near = clearly and row.low >= real.value - NEAR
-    if order < 0:
-        start = f"{'Clearly below' if clearly else 'Below'} what real records give"
+    if not clearly:
+        start = f"{('Level with', 'Above', 'Below')[order]} what real records give, without an interval"
+    elif order < 0:
+        start = "Clearly below what real records give"
     elif near:
         start = f"As good as real records to within {NEAR}, or better"
-    elif clearly:
-        start = "Not clearly below what real records give, but the interval is too wide to say that it is as good"
     else:
-        start = "Not below what real records give (no interval)"
+        start = "Not clearly below what real records give, but the interval is too wide to say that it is as good"
     verdict = int(near and order >= 0)
     if chance is None or real.value <= chance:
         return Said(start + ".", verdict)
@@ -142,12 +141,13 @@ def against_copula(row: Row, copula: Row | None) -> Said:
     if copula is None or not shown(copula):
         return Said()
     order = compare(row, copula)
-    clearly = "clearly " if sure(row, copula) else ""
+    if not sure(row, copula):
+        return Said(f"{('Level with', 'Above', 'Below')[order]} a plain Gaussian copula, without an interval.")
     if order < 0:
-        return Said(f"{BAD}{clearly}below a plain Gaussian copula fitted without any privacy.", -1)
+        return Said(f"{BAD}clearly below a plain Gaussian copula fitted without any privacy.", -1)
     if order == 0:
         return Said("Not clearly different from a plain Gaussian copula fitted without any privacy.")
-    return Said(f"{'Clearly above' if clearly else 'Above'} a plain Gaussian copula.")
+    return Said("Clearly above a plain Gaussian copula.")
 
 
 def gain(rows: Sequence[Row], model: str, metric: str) -> Said:

@@ -165,7 +165,7 @@ def test_one_seed_has_no_intervals_and_says_so(light, fake):
     fake.save(f"{light}/tables/utility.csv", Row._fields, rows)
     text = text_of(fake.render(light))
     assert "n = 1, hence no intervals. Trained on Model AUROC ↑ Real 0.80 Synthetic VAE 0.80 The same" in text
-    assert "Utility AUROC 0.80 n = 1 seed" in text and "Not below what real records give (no interval)" in text
+    assert "Utility AUROC 0.80 n = 1 seed" in text and "Level with what real records give, without an interval" in text
 
 
 def test_absent_tables_are_left_out(light, fake):

@@ -1,4 +1,4 @@
-"""Opens a report in headless Chromium and lists what is wrong with it: python tests/report/browser.py PAGE... [--out FOLDER].
+"""Opens a report in headless Chromium and lists what is wrong with it: python tests/report_browser.py PAGE...
 
 Looked at: messages on the console, requests to anywhere, scrolling sideways, findings of axe-core, what the keyboard
 reaches, and what paper shows. With --out it leaves pictures of the page at each width. It needs Chromium (or Chrome, or
@@ -29,6 +29,9 @@ FOCUS = """() => { const e = document.activeElement, s = getComputedStyle(e), b 
   return {name: e.tagName + ' ' + (e.innerText || e.getAttribute('aria-label') || '').slice(0, 40),
     href: e.getAttribute('href'), outline: s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2,
     seen: b.width > 0 && b.height > 0 && b.bottom > 0 && b.top < innerHeight} }"""
+SHEET = 703  # CSS pixels between the margins of A4
+OVER = """[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1
+  && ['TABLE', 'IMG', 'PRE'].includes(e.tagName)).map(e => e.outerHTML.slice(0, 120))"""
 FOLDED = "[...document.querySelectorAll('details > :not(summary)')].filter(e => !e.checkVisibility()).length"
 
 
@@ -83,9 +86,7 @@ def problems(chromium: Any, path: str, out: str | None = None) -> list[str]:
         said += [f"scrolls, but not with the keyboard: {e}" for e in page.evaluate(CLIPPED)]
         said += accessibility(page)
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = false)")
-        page.emulate_media(media="print")
-        if folded := page.evaluate(FOLDED):
-            said.append(f"{folded} folded parts are not printed")
+        said += paper(page)
         found += [f"{width} px: {s}" for s in dict.fromkeys(said)]
         page.close()
     return found
@@ -123,6 +124,17 @@ def keyboard(page: Any) -> list[str]:
             found.append(f"no visible focus: {at['name']!r}")
         if not at["seen"]:
             found.append(f"focus out of sight: {at['name']!r}")
+    return found
+
+
+def paper(page: Any) -> list[str]:
+    """What paper would not show: folded parts, and what is wider than the sheet."""
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": SHEET, "height": 1000})
+    found = []
+    if folded := page.evaluate(FOLDED):
+        found.append(f"{folded} folded parts are not printed")
+    found += [f"wider than the paper: {e}" for e in page.evaluate(OVER)]
     return found
 
 
