@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fedjax_health.report.figures import ceiling_tpr
 from fedjax_health.report.labels import attack_parts, model_label, stage_label
-from fedjax_health.report.sheet import DASHES, REAL, SOFT, Look, Panel, Piece, Rows, looks_of, names_of, sheet
+from fedjax_health.report.sheet import DASHES, DPI, REAL, SOFT, Look, Panel, Piece, Rows, looks_of, names_of, sheet
 from fedjax_health.report.tables import number
 
 CEILING = "#b3003c"
@@ -104,9 +104,7 @@ def _roc_drawn(
         ax.set_ylabel("members found (TPR)", labelpad=1)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:g}")
-        figure = ax.get_figure()
-        assert figure is not None
-        high = figure.get_size_inches()[1] * ax.get_position().height
+        high = ax.bbox.height / DPI
         ax.legend(loc="upper left", bbox_to_anchor=(-0.12, -0.42 / high), borderaxespad=0, labelspacing=0.3)
 
     return draw

@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
 from fedjax_health.report.labels import feature_label, model_label
-from fedjax_health.report.sheet import REAL, SOFT, Look, Panel, Piece, Rows, models_of, names_of, sheet
+from fedjax_health.report.sheet import DPI, REAL, SOFT, Look, Panel, Piece, Rows, models_of, names_of, sheet
 from fedjax_health.report.tables import number
 
 Columns: TypeAlias = Mapping[str, Mapping[str, Any]]  # name -> column of synthetic/schema.json
@@ -178,12 +178,10 @@ def _map(grid: np.ndarray, title: str, names: list[str], cmap: str, top: float) 
         ax.tick_params(length=0, labelsize=8 if len(names) <= 16 else 7)
         ax.set_xticks(range(len(names)), short, rotation=90)
         ax.set_yticks(range(len(names)), short)
-        figure = ax.get_figure()
-        assert figure is not None
-        box, high = ax.get_position(), figure.get_size_inches()[1]
-        ax.text(0, 1 + 0.42 / (box.height * high), title, transform=ax.transAxes, fontweight="bold", va="bottom")
-        bar = figure.add_axes((box.x0, box.y1 + 0.28 / high, box.width, 0.1 / high))  # pyright: ignore
-        colours = figure.colorbar(ScalarMappable(Normalize(-top, top), cmap), cax=bar, orientation="horizontal")  # pyright: ignore
+        high = ax.bbox.height / DPI
+        ax.text(0, 1 + 0.42 / high, title, transform=ax.transAxes, fontweight="bold", va="bottom")
+        bar = ax.inset_axes((0.0, 1 + 0.28 / high, 1.0, 0.1 / high))
+        colours = ax.figure.colorbar(ScalarMappable(Normalize(-top, top), cmap), cax=bar, orientation="horizontal")
         step = 10.0 ** math.floor(math.log10(top))
         far = step * math.floor(top / step + 1e-9)
         colours.set_ticks([-far, 0.0, far])

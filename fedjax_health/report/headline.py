@@ -141,8 +141,9 @@ def utility(rows: Sequence[Row], model: str, seeds: int) -> Headline | None:
         verdicts.gain(rows, model, metric),
     )
     low = chance or 0.0
-    high = max(row.value, low + 1e-9, real.value) if real is not None and verdicts.shown(real) else 1.0
-    ends = "chance" if chance else "0", "real records" if high < 1 else "1"
+    usable = real is not None and verdicts.shown(real) and real.value > low + verdicts.NEAR
+    high = max(row.value, real.value) if usable and real is not None else 1.0
+    ends = "chance" if chance else "0", "real records" if usable else "1"
     bounds = {"real": real, COPULA: copula}
     return _headline(row, seeds, ends, lambda v: (v - low) / (high - low), bounds, verdicts.together(parts))
 

@@ -154,8 +154,8 @@ def _stroke(look: Look) -> Line2D:
 
 def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    # no date and no version in the file, so that equal runs give equal bytes
-    matplotlib.image.imsave(buffer, np.ascontiguousarray(pixels), format="png", metadata={"Software": None})
+    unnamed: Any = {"Software": None}  # no date and no version in the file, so that equal runs give equal bytes
+    matplotlib.image.imsave(buffer, np.ascontiguousarray(pixels), format="png", metadata=unnamed)
     return buffer.getvalue()
 
 

@@ -129,7 +129,9 @@ def against_real(row: Row, real: Row | None, chance: float | None) -> Said:
     else:
         start = "Not clearly below what real records give, but the interval is too wide to say that it is as good"
     verdict = int(near and order >= 0)
-    if chance is None or real.value <= chance:
+    if chance is not None and (real.low <= chance or real.value <= chance):
+        return Said(f"Real records themselves are not clearly better than chance here, so this says little. {start}.")
+    if chance is None:
         return Said(start + ".", verdict)
     kept = (row.value - chance) / (real.value - chance)
     share = f"{tables.number(100 * kept, 0)}\u00a0%" if kept > 0 else "nothing"
@@ -171,15 +173,19 @@ def gain(rows: Sequence[Row], model: str, metric: str) -> Said:
 
 def attacked(risk: Risk) -> Said:
     """On the strongest attack, and on what the promise allows."""
-    strongest = f"the strongest of {risk.attacks} attacks" if risk.attacks > 1 else "the one attack tried"
+    which = f"“{risk.attack}”, " + (
+        f"the strongest of {risk.attacks} attacks" if risk.attacks > 1 else "the one attack tried"
+    )
     guess = "1\u00a0%" if risk.sharp else "0.5"
     allowed = ", its being the strongest allowed for" if risk.attacks > 1 else ""
-    attack = risk.attack[:1].upper() + risk.attack[1:]
+    reach = tables.number(100 * risk.row.high, 1) + "\u00a0%" if risk.sharp else tables.number(risk.row.high, 2)
     said = [
         {
-            True: Said(f"{BAD}{risk.attack}, {strongest}, finds more than guessing ({guess}){allowed}.", -1),
-            False: Said(f"{attack}, {strongest}, is not clearly better than guessing ({guess}){allowed}.", 1),
-            None: Said(f"{attack}, {strongest}; without an interval, whether it beats guessing ({guess}) is open."),
+            True: Said(f"{BAD}{which}, finds more than guessing ({guess}){allowed}.", -1),
+            False: Said(
+                f"{which}, is not clearly better than guessing ({guess}){allowed}; its interval reaches {reach}.", 1
+            ),
+            None: Said(f"{which}; without an interval, whether it beats guessing ({guess}) is open."),
         }[risk.above]
     ]
     if risk.broken:

@@ -5,20 +5,15 @@ from __future__ import annotations
 import csv
 import math
 import os
-import re
 import shutil
 
 import pytest
+from report_page import text_of
 
 from fedjax_health.report import html, read
 from fedjax_health.types import Row
 
 NAN = math.nan
-
-
-def text_of(page):
-    body = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page.replace("&nbsp;", " "), flags=re.S)
-    return re.sub(r"\s+", " ", body.replace("\u2011", "-"))
 
 
 def add(workdir, fake, table, rows):

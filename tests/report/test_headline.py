@@ -88,6 +88,12 @@ def test_utility_is_judged_by_intervals(auc, half, gain, words, verdict):
     found = headline.utility(rows, "vae", 3)
     assert words in found.said.text and found.said.verdict == verdict, found.said
     assert headline.utility(rows, "gan", 3) is None
+    useless = [r._replace(low=0.4, value=0.5, high=0.97) if r.row == "real" else r for r in rows]
+    found = headline.utility(useless, "vae", 3)
+    assert "Real records themselves are not clearly better than chance" in found.said.text and found.ends == (
+        "chance",
+        "1",
+    )
 
 
 def attack(value, half, above, limit=None, sharp=False, broken=""):

@@ -7,18 +7,12 @@ import os
 import re
 
 import pytest
+from report_page import text_of
 
-from fedjax_health.evaluation import collapse
-from fedjax_health.report import html, read
+from fedjax_health.report import html
 from fedjax_health.types import Row, UserError
 
 NAN = math.nan
-
-
-def text_of(page):
-    """What a reader sees, spaces collapsed."""
-    body = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page.replace("&nbsp;", " "), flags=re.S)
-    return re.sub(r"\s+", " ", body.replace("\u2011", "-"))
 
 
 def test_page_is_self_contained(full):
@@ -102,7 +96,8 @@ def test_summary_compares_with_real_and_with_guessing(full):
         "As good as real records to within 0.05, or better; keeps 95 % of their advantage over chance.",  # .41 / .43
         "Privacy risk Members found at 1 % false alarms 1.7 % [0.8, 2.6] n = 400 members",
         "Guessing (floor): 1 % The promise allows (ceiling): 29.8 %",
-        "DOMIAS density ratio, the strongest of 4 attacks, is not clearly better than guessing (1 %)",
+        "“DOMIAS density ratio”, the strongest of 4 attacks, is not clearly better than guessing (1 %)",
+        "allowed for; its interval reaches 2.6 %. The promise allows",
         "The promise allows no attack more than 29.8 %.",
         "Utility: of 4 generators 2 are as useful alone as real records",
         "Privacy risk: of 4 generators 4 are not attacked clearly better than by guessing; none is attacked clearly better",
@@ -125,7 +120,7 @@ def test_an_attack_above_the_ceiling_raises_the_alarm(light, fake):
     text = text_of(fake.render(light))
     assert "lies above what the promise allows with its whole interval: DOMIAS density ratio (TPR at 1 % FPR)" in text
     assert "60.0 % [50.0, 70.0] n = 400 members" in text
-    assert "Bad news: DOMIAS density ratio, the one attack tried, finds more than guessing (1 %)." in text
+    assert "Bad news: “DOMIAS density ratio”, the one attack tried, finds more than guessing (1 %)." in text
     assert "Bad news: an attack lies above what the promise allows" in text
 
 
@@ -140,7 +135,7 @@ def test_rates_that_cannot_be_resolved_are_explained(light, fake):
     fake.save(f"{light}/tables/membership.csv", Row._fields, rows)
     text = text_of(fake.render(light))
     assert "AUC of the attack 0.56 [0.54, 0.58] n = 5 seeds" in text
-    assert "DOMIAS density ratio, the strongest of 2 attacks, finds more than guessing (0.5)" in text
+    assert "“DOMIAS density ratio”, the strongest of 2 attacks, finds more than guessing (0.5)" in text
     assert "The promise allows no attack more than 0.97." in text
     assert "There were too few non-members to read rarer false alarms." in text
     assert "takes 1 000 non-members, and there were 240." in text
@@ -250,56 +245,3 @@ def test_a_promise_that_does_not_hide_who_takes_part_is_no_ceiling_either(fake, 
     text = text_of(fake.render(light))
     assert "unit: one client; relation: zero out one" in text and "what the records of one client say" in text
     assert "promise allows no attack" not in text and "took part: the odds" not in text
-
-
-def add_rows(workdir, fake, table, rows):
-    fake.save(f"{workdir}/tables/{table}.csv", Row._fields, [*read.read_tidy(workdir, table), *rows])
-
-
-def verdict(model, **held):
-    signs = {f"collapsed[{sign}]": float(sign in held) for sign in collapse.SIGNS}
-    values = {"collapsed": float(bool(held)), **signs}
-    return [Row("vitals", model, "synthetic", metric, value, value, value, 1) for metric, value in values.items()]
-
-
-def test_a_collapse_is_told_before_anything_else_and_its_absence_is_not(light, fake):
-    assert "mode collapse" not in text_of(fake.render(light)).lower()
-    figures = [
-        Row("vitals", m, row, "lost_classes", v, v, v, 3)
-        for m, row, v in (("vae", "synthetic", 0.0), ("wgan_gp", "synthetic", 2.0), ("-", "real-vs-real", 0.0))
-    ]
-    add_rows(light, fake, "similarity", [*verdict("vae"), *verdict("wgan_gp", classes=1, spread=1), *figures])
-    page = fake.render(light)
-    text = text_of(page)
-    sentence = (
-        "Mode collapse: WGAN-GP on vitals collapsed in at least one seed: a class of the label is missing; a column has less "
-        "than a fifth of its real spread. Do not use its records as they are."
-    )
-    assert sentence in text and text.count("Mode collapse:") == 1
-    assert text.index(sentence) < text.index("Fidelity")
-    assert "VAE on vitals collapsed" not in text
-    assert "<summary>Signs of mode collapse, beside the coverage</summary>" in page
-    assert "collapsed[" not in text  # the verdict is a sentence, not a column
-
-
-def test_gains_and_chosen_amounts_stand_in_tables_of_their_own(light, fake):
-    rows = [
-        Row("vitals", "-", "real@5%", "auroc", 0.8, 0.78, 0.82, 3),
-        Row("vitals", "vae", "real@5%+synthetic", "auroc", 0.84, 0.82, 0.86, 3),
-        Row("vitals", "vae", "real@5%+synthetic", "auroc_gain", 0.04, 0.035, 0.045, 3),
-        Row("vitals", "vae", "real+chosen", "auroc", 0.94, 0.92, 0.96, 3),
-        Row("vitals", "vae", "real+chosen", "added_rows[ill]", 120.0, -30.0, 270.0, 3),
-        Row("vitals", "vae", "real+chosen", "chosen[25%]", 1.0, 1.0, 1.0, 3),
-    ]
-    text = text_of(fake.render(light))
-    assert "What synthetic records add" not in text and "chose the amount" not in text
-    add_rows(light, fake, "utility", rows)
-    text = text_of(fake.render(light))
-    assert "Real of 5 % of the clients 0.80 [0.78, 0.82]".replace(" ", "") in text.replace("–", "").replace(" ", "")
-    assert "AUROC, gain ↑ Real of 5 % of the clients + synthetic VAE 0.040 [0.035, 0.045]" in text
-    assert "was still trained on all clients" in text
-    assert "rows added: ill 120 [0, 270]" in text  # fewer than none cannot be added
-    assert "share of seeds that chose: 25% 1" in text
-    assert "Real + synthetic, amount chosen" in text
-    table_2 = text[text.index("Table 2") : text.index("What synthetic records add")]
-    assert "gain" not in table_2 and "added" not in table_2
