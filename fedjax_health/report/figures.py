@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedjax_health.report.labels import feature_label, model_label
+from fedjax_health.report.sheet import DPI, REAL, SOFT, Look, Panel, Piece, Rows, models_of, names_of, sheet
+from fedjax_health.report.tables import number
 
-Rows: TypeAlias = Sequence[dict[str, Any]]
 Columns: TypeAlias = Mapping[str, Mapping[str, Any]]  # name -> column of synthetic/schema.json
+Looks: TypeAlias = Mapping[str, Look]
 
-Name = TypeVar("Name", bound=Hashable)
-REAL = "#4a4a4a"
-SOFT = "#5f6368"
-MODEL_COLOURS = {
-    "real": REAL, "-": REAL, "vae": "#0072b2", "wgan_gp": "#d55e00", "gan": "#009e73", "acgan": "#cc79a7", "medgan": "#56b4e9",
-    "diffusion": "#8a5fa8",
-}  # fmt: skip
-SPARE_COLOURS = ("#a6761d", "#7a9a01", "#b0413e", "#4b5d9e")  # models not named above, by the letters of their names
-WIDTH = 10.6  # inches, the page's 1060 px at 100 dpi
-LETTERS = 13  # of a category's name that fit beside its bars
-MOST_NAMED = 16  # categories; more are left without their names
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 8.5, "axes.titlesize": 9, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#9aa0a6",
-    "axes.linewidth": 0.7, "axes.labelcolor": "#3c4043", "xtick.color": SOFT, "ytick.color": SOFT,
-    "legend.frameon": False, "lines.linewidth": 1.6, "axes.grid": True, "grid.color": "#e8eaed", "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-}  # fmt: skip
-
-
-def model_colour(model: str) -> str:
-    """The one colour of a model on the whole page; a model without one of its own gets it from its name's letters."""
-    return MODEL_COLOURS.get(model) or SPARE_COLOURS[sum(model.encode()) % len(SPARE_COLOURS)]
+SMALL = (1.76, 1.5)  # inches of a panel of one feature: six a line on a wide page, two on a telephone
+LETTERS = 9  # of a category's name that fit beside its bars
+TITLE_LETTERS = 21  # of a feature's name and unit that fit above its panel
+MOST_NAMED = 10  # categories; more are left without their names
+NAME_LETTERS = 17  # of a feature's name beside a map
+SIDE = 2.2  # inches of a map of correlations; more where its names need it
 
 
 def ceiling_tpr(fpr: np.ndarray, epsilon: float, delta: float) -> np.ndarray:
@@ -62,60 +45,7 @@ def ceiling_tpr(fpr: np.ndarray, epsilon: float, delta: float) -> np.ndarray:
     return np.clip(np.minimum(grow * fpr + delta, 1.0 - (1.0 - delta - fpr) / grow), 0.0, 1.0)
 
 
-def names_of(values: Iterable[Name]) -> list[Name]:
-    """Distinct values in the order of their first appearance."""
-    return list(dict.fromkeys(values))
-
-
-def models_of(rows: Rows) -> list[str]:
-    """Models of rows, "real" first."""
-    return sorted(names_of(r["model"] for r in rows), key=lambda m: (m != "real", m))
-
-
-def save(path: str, height: float, draw: Callable[[Figure], None], width: float = WIDTH) -> str:
-    """Draws a figure and writes it as PNG.
-
-    Args:
-      path: PNG to write.
-      height, width: inches.
-      draw: puts everything on the empty figure.
-
-    Returns:
-      path.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        # no date and no version in the file, so that equal runs give equal bytes
-        figure.savefig(path, dpi=150, metadata={"Software": None})
-    return path
-
-
-def panels(figure: Figure, count: int, columns: int) -> list[Axes]:
-    """Axes for so many panels, filled line by line; the rest of the last line stays empty."""
-    lines = -(-count // columns)
-    axes = [ax for line in figure.subplots(lines, columns, squeeze=False) for ax in line]
-    for ax in axes[count:]:
-        ax.set_visible(False)
-    return axes[:count]
-
-
-def columns_for(count: int, choices: Sequence[int]) -> int:
-    """Panels a line that leave the fewest places empty, the most of those that tie."""
-    return min(choices, key=lambda c: (-count % c, -c))
-
-
-def legend(figure: Figure, axes: Sequence[Axes], columns: int = 6) -> None:
-    """One legend above all panels, each name once."""
-    entries: dict[str, Any] = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    figure.legend(entries.values(), entries.keys(), loc="outside upper left", ncols=columns)
-
-
-def distributions(rows: Rows, path: str, columns: Columns) -> str:
+def distributions(rows: Rows, path: str, columns: Columns, looks: Looks, said: Mapping[str, str]) -> list[Piece]:
     """Small multiples: each feature's density, real against each model.
 
     Args:
@@ -123,31 +53,39 @@ def distributions(rows: Rows, path: str, columns: Columns) -> str:
       path: PNG to write.
       columns: gives units, names of categories, and which features are heavy-tailed (their density is drawn in
         logarithms, since in plain numbers all but the first bar would vanish); may lack any.
+      looks: of every model.
+      said: feature -> its figures in words, for the alternative text; may lack any.
 
     Returns:
-      path.
+      A piece a feature.
     """
-    features, models = names_of(r["feature"] for r in rows), models_of(rows)
-    across = columns_for(len(features), (5, 4))
-
-    def draw(figure: Figure) -> None:
-        axes = panels(figure, len(features), across)
-        for ax, feature in zip(axes, features, strict=True):
-            column = columns.get(feature, {})
-            ax.set_title(feature_label(feature, columns), fontsize=8)
-            ax.grid(False)
-            ax.tick_params(labelsize=7)
-            mine = [r for r in rows if r["feature"] == feature]
-            if all(r["left"] == r["right"] for r in mine):
-                _bars(ax, mine, models, list(column.get("categories", ())))
-            else:
-                _steps(ax, mine, models, column.get("transform") == "log1p")
-        legend(figure, axes)
-
-    return save(path, 0.4 + 1.55 * -(-len(features) // across), draw)
+    models = models_of(rows)
+    shown = []
+    for feature in names_of(r["feature"] for r in rows):
+        mine = [r for r in rows if r["feature"] == feature]
+        bars = all(r["left"] == r["right"] for r in mine)
+        title = feature_label(feature, columns)
+        alt = f"{title}: " + (said.get(feature) or f"distribution of {', '.join(map(model_label, models))}")
+        draw = _drawn(mine, models, columns.get(feature, {}), looks, bars, title)
+        shown.append(Panel(alt, draw, (0.72, 0.26, 0.14, 0.28) if bars and _named(mine) else None))
+    return sheet(path, shown, SMALL, (0.12, 0.26, 0.14, 0.28), {m: looks[m] for m in models})
 
 
-def _steps(ax: Axes, rows: Rows, models: Sequence[str], logarithmic: bool) -> None:
+def _drawn(rows: Rows, models: Sequence[str], column: Mapping[str, Any], looks: Looks, bars: bool, title: str) -> Any:
+    def draw(ax: Axes) -> None:
+        # beside the names of categories the title starts at the panel's edge, not at the axes'
+        short = title if len(title) <= TITLE_LETTERS else title[: TITLE_LETTERS - 1] + "…"
+        ax.set_title(short, fontsize=8, x=-0.66 if bars and _named(rows) else 0.0)
+        ax.grid(False)
+        if bars:
+            _bars(ax, rows, models, list(column.get("categories", ())), looks)
+        else:
+            _steps(ax, rows, models, column.get("transform") == "log1p", looks)
+
+    return draw
+
+
+def _steps(ax: Axes, rows: Rows, models: Sequence[str], logarithmic: bool, looks: Looks) -> None:
     ax.yaxis.set_visible(False)
     ax.spines["left"].set_visible(False)
     positive = [r["density"] for r in rows if r["density"] > 0]
@@ -158,47 +96,52 @@ def _steps(ax: Axes, rows: Rows, models: Sequence[str], logarithmic: bool) -> No
             continue
         density = np.maximum([r["density"] for r in mine], floor)
         edges = [*(r["left"] for r in mine), mine[-1]["right"]]
-        style: dict[str, Any] = {"color": model_colour(model), "label": model_label(model), "baseline": floor}
         if model == "real":
-            ax.stairs(density, edges, fill=True, alpha=0.28, **style)
+            ax.stairs(density, edges, fill=True, alpha=0.28, color=REAL, baseline=floor)
         else:
-            ax.stairs(density, edges, linewidth=1.3, **style)
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+            look = looks[model]
+            ax.stairs(density, edges, linewidth=1.3, color=look.colour, linestyle=look.dashes, baseline=floor)
+    ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}")
     if logarithmic:
         ax.set_yscale("log")
         ax.set_ylim(bottom=floor)
-        ax.text(1, 0.98, "log density", transform=ax.transAxes, ha="right", va="top", fontsize=6.5, color=SOFT)
+        ax.text(1, 0.98, "log density", transform=ax.transAxes, ha="right", va="top", fontsize=7, color=SOFT)
 
 
-def _bars(ax: Axes, rows: Rows, models: Sequence[str], categories: list[str]) -> None:
+def _named(rows: Rows) -> bool:
+    return max(r["left"] for r in rows) < MOST_NAMED
+
+
+def _bars(ax: Axes, rows: Rows, models: Sequence[str], categories: list[str], looks: Looks) -> None:
     count = 1 + int(max(r["left"] for r in rows))
     height = 0.8 / len(models)
     for place, model in enumerate(models):
         mine = [r for r in rows if r["model"] == model]
         at = np.array([r["left"] for r in mine]) + (place + 0.5) * height - 0.4
-        style: dict[str, Any] = {"color": model_colour(model), "label": model_label(model)}
-        ax.barh(at, [r["density"] for r in mine], height, alpha=0.45 if model == "real" else 1.0, **style)
+        ax.barh(
+            at, [r["density"] for r in mine], height, color=looks[model].colour, alpha=0.45 if model == "real" else 1.0
+        )
     known = categories if len(categories) == count else [str(k) for k in range(count)]
     short = [c if len(c) <= LETTERS else c[: LETTERS - 1] + "…" for c in known]
-    ax.set_yticks(range(count) if count <= MOST_NAMED else [], short if count <= MOST_NAMED else [])
-    ax.tick_params(axis="y", length=0, labelsize=6.5)
+    ax.set_yticks(range(count) if _named(rows) else [], short if _named(rows) else [])
+    ax.tick_params(axis="y", length=0, labelsize=7.5 if count <= 8 else 7)
     ax.invert_yaxis()
-    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.xaxis.set_major_locator(MaxNLocator(2))
     ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    if count > MOST_NAMED:
-        ax.set_ylabel(f"{count} categories")
+    if not _named(rows):
+        ax.text(1, 0.98, f"{count} categories", transform=ax.transAxes, ha="right", va="top", fontsize=7, color=SOFT)
 
 
-def correlations(rows: Rows, path: str) -> str:
-    """Heat maps of Spearman or Pearson ρ: real, each model, and below each model its difference from real.
+def correlations(rows: Rows, path: str) -> list[Piece]:
+    """Heat maps of Spearman or Pearson ρ: real, each model, then for each model its difference from real.
 
     Args:
       rows: model ("real" included), feature_a, feature_b, rho; a pair that is absent or NaN is left white.
       path: PNG to write.
 
     Returns:
-      path.
+      A piece a map; each tells its largest figure in words.
     """
     names = names_of(n for r in rows for n in (r["feature_a"], r["feature_b"]))
     models = models_of(rows)
@@ -212,42 +155,36 @@ def correlations(rows: Rows, path: str) -> str:
     fakes = [m for m in models if m != "real"] if "real" in grids else []
     gaps = {m: grids[m] - grids["real"] for m in fakes}
     top = max([0.1, *(float(np.nanmax(np.abs(g))) for g in gaps.values())])
-    left, across, below = 1.25, len(models), 2 if fakes else 1  # inches for the names; maps
-    side = min((WIDTH - left) / across - 0.2, 2.5)
-
-    def draw(figure: Figure) -> None:
-        # by hand: the names of the first map hang into the place below it, which holds the two scales
-        figure.set_layout_engine("none")
-        wide, high = figure.get_size_inches()
-
-        def add(column: int, line: int) -> Axes:
-            at = left + column * (side + 0.2), high - 0.25 - side - line * (side + 0.35)
-            return figure.add_axes((at[0] / wide, at[1] / high, side / wide, side / high))
-
-        for column, model in enumerate(models):
-            lowest = model == "real" or not fakes
-            _heat(add(column, 0), grids[model], model_label(model), names, "RdBu_r", 1.0, column == 0, lowest)
-        for column, model in enumerate(fakes, len(models) - len(fakes)):
-            _heat(add(column, 1), gaps[model], f"{model_label(model)} minus real", names, "PuOr_r", top, False, True)
-        scales = [("RdBu_r", 1.0, "ρ")] + ([("PuOr_r", top, "difference in ρ")] if fakes else [])
-        for number, (cmap, limit, label) in enumerate(scales):
-            bar = figure.add_axes((left / wide, (0.45 + 0.62 * number) / high, side / wide, 0.12 / high))
-            mappable = ScalarMappable(Normalize(-limit, limit), cmap)
-            figure.colorbar(mappable, cax=bar, orientation="horizontal").set_label(label, fontsize=7.5)
-            bar.tick_params(labelsize=7)
-            bar.xaxis.set_major_locator(MaxNLocator(4))
-
-    height = 0.25 + below * side + (below - 1) * 0.35 + (1.15 if fakes else 2.2)
-    return save(path, height, draw, left + across * (side + 0.2))
+    shown = [_map(grids[m], f"{model_label(m)}: ρ", names, "RdBu_r", 1.0) for m in models]
+    shown += [_map(gaps[m], f"{model_label(m)} minus real: ρ", names, "PuOr_r", top) for m in fakes]
+    side = max(SIDE, 0.135 * len(names))
+    room = 0.16 + 0.066 * min(NAME_LETTERS, max(map(len, names)))
+    margins = (room, room, max(0.16, 3.5 - SIDE - room), 0.62)  # a third of the sheet, whatever the names
+    return sheet(path, shown, (side + margins[0] + margins[2], side + margins[1] + margins[3]), margins)
 
 
-def _heat(
-    ax: Axes, grid: np.ndarray, title: str, names: list[str], cmap: str, top: float, rows: bool, columns: bool
-) -> None:
-    ax.imshow(grid, cmap=cmap, vmin=-top, vmax=top, interpolation="nearest", aspect="auto")
-    ax.set_title(title)
-    ax.grid(False)
-    short = [n if len(n) <= 17 else n[:16] + "…" for n in names]
-    ax.tick_params(length=0, labelsize=7 if len(names) <= 16 else 5)
-    ax.set_xticks(range(len(names)) if columns else [], short if columns else [], rotation=90)
-    ax.set_yticks(range(len(names)) if rows else [], short if rows else [])
+def _map(grid: np.ndarray, title: str, names: list[str], cmap: str, top: float) -> Panel:
+    apart = np.where(np.eye(len(names), dtype=bool), np.nan, grid)
+    alt = f"{title} of {len(names)} features"
+    if np.isfinite(apart).any():
+        a, b = np.unravel_index(np.nanargmax(np.abs(apart)), apart.shape)
+        mean = number(float(np.nanmean(np.abs(apart))), 2)
+        alt += f"; the largest is {number(float(apart[a, b]), 2)} ({names[a]} with {names[b]}), the mean size {mean}"
+
+    def draw(ax: Axes) -> None:
+        ax.imshow(grid, cmap=cmap, vmin=-top, vmax=top, interpolation="nearest", aspect="auto")
+        ax.grid(False)
+        short = [n if len(n) <= NAME_LETTERS else n[: NAME_LETTERS - 1] + "…" for n in names]
+        ax.tick_params(length=0, labelsize=8 if len(names) <= 16 else 7)
+        ax.set_xticks(range(len(names)), short, rotation=90)
+        ax.set_yticks(range(len(names)), short)
+        high = ax.bbox.height / DPI
+        ax.text(0, 1 + 0.42 / high, title, transform=ax.transAxes, fontweight="bold", va="bottom")
+        bar = ax.inset_axes((0.0, 1 + 0.28 / high, 1.0, 0.1 / high))
+        colours = ax.figure.colorbar(ScalarMappable(Normalize(-top, top), cmap), cax=bar, orientation="horizontal")
+        step = 10.0 ** math.floor(math.log10(top))
+        far = step * math.floor(top / step + 1e-9)
+        colours.set_ticks([-far, 0.0, far])
+        bar.tick_params(labelsize=7.5, length=2, pad=1)
+
+    return Panel(alt, draw)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import base64
+import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 
 from fedjax_health.evaluation import collapse
-from fedjax_health.report import curves, figures, labels, layout, read, tables
+from fedjax_health.report import absent, curves, labels, layout, read, sheet, tables
+from fedjax_health.report.domain import domain_view
+from fedjax_health.report.headline import Card, headlines, lead
 from fedjax_health.report.statement import make_statement
 from fedjax_health.report.summary import Promise, summarise
-from fedjax_health.types import Row, UserError
+from fedjax_health.types import UserError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness")
+OWN = ("efficiency", "privacy")  # tables whose lines of no one domain have a place of their own
 CURVES = {
     "distributions": (("domain", "model", "feature"), ("left", "right", "density")),
     "correlations": (("domain", "model", "feature_a", "feature_b"), ("rho",)),
@@ -42,38 +45,47 @@ def render_report(workdir: str) -> str:
     manifest = read.read_json(workdir, "manifest.json")
     if manifest is None:
         raise UserError(f"{workdir!r} has no manifest.json, so it is not a run's directory; give --workdir of a run")
-    found = read.read_json(workdir, "privacy_ledger.json")
-    ledger = found or {}
-    promise = _promise(ledger)
+    ledger = read.read_json(workdir, "privacy_ledger.json")
+    promise = _promise(ledger or {})
     # what is attacked is the membership of clients, which a promise to records, or to a client's data alone, does not bound
-    ceiling = promise if ledger.get("relation", "add_or_remove_one") == "add_or_remove_one" else None
-    tidy = {name: [labels.within_range(r) for r in read.read_tidy(workdir, name)] for name in TABLES}
+    ceiling = promise if (ledger or {}).get("relation", "add_or_remove_one") == "add_or_remove_one" else None
+    others = absent.others(workdir, (*TABLES, *CURVES))
+    tidy = {name: [labels.within_range(r) for r in read.read_tidy(workdir, name)] for name in (*TABLES, *others)}
     lines = {name: read.read_csv(workdir, name, *columns) for name, columns in CURVES.items()}
     schemas = (read.read_json(workdir, os.path.join("synthetic", "schema.json")) or {}).get("schemas", {})
     every = [r.domain for rows in tidy.values() for r in rows] + [r["domain"] for rows in lines.values() for r in rows]
     domains = [d for d in dict.fromkeys(every) if d != "-"]
+    models = [r.model for rows in tidy.values() for r in rows] + [r["model"] for rows in lines.values() for r in rows]
+    looks = sheet.looks_of([m for m in models if m != "paper"])
     os.makedirs(os.path.join(workdir, "figures"), exist_ok=True)
     synthetic = os.path.join(workdir, "synthetic")
     files = sorted(os.listdir(synthetic)) if os.path.isdir(synthetic) else []
+    seeds = len(manifest.get("seeds", ()))
     summary = [s for d in domains for s in summarise(d, tidy, ceiling)]
-    page = _template(len(manifest.get("seeds", ()))).render(
+    cards = [Card(s, headlines(s, tidy, ceiling, seeds)) for s in summary]
+    shown = [domain_view(workdir, d, tidy, lines, schemas.get(d, {}), ceiling, others, looks) for d in domains]
+    training = _training(workdir, read.read_rounds(workdir))
+    page = _template(seeds, looks).render(
         name=os.path.basename(os.path.abspath(workdir)),
         manifest=manifest,
         config=json.dumps(read.read_json(workdir, "config.json") or {}, indent=2, sort_keys=True),
-        known=found is not None,
-        ledger=ledger,
+        known=ledger is not None,
+        ledger=ledger or {},
         formal=promise is not None,
         ceiling=ceiling is not None,
         factor=None if promise is None else math.exp(min(promise[0], 700.0)),
         collapsed=[
             sentence for d in domains for sentence in collapse.warnings(tidy["similarity"], d, labels.model_label)
         ],
-        summary=summary,
-        statement=make_statement(workdir, ledger, schemas, files, summary),
-        domains=[_domain(workdir, d, tidy, lines, schemas.get(d, {}), ceiling) for d in domains],
-        training=_training(workdir, read.read_rounds(workdir)),
-        privacy=layout.privacy(tidy["privacy"], ledger),
+        cards=cards,
+        lead=lead(cards),
+        absent=absent.absent(workdir, tidy),
+        statement=make_statement(workdir, ledger or {}, schemas, files, summary),
+        domains=shown,
+        training=training,
+        privacy=layout.privacy(tidy["privacy"], ledger or {}),
         shared_costs=layout.costs([r for r in tidy["efficiency"] if r.domain == "-"]),
+        shared=layout.plain([r for name in tidy if name not in OWN for r in tidy[name] if r.domain == "-"]),
         files=[(f, os.path.getsize(os.path.join(synthetic, f))) for f in files],
     )
     path = os.path.join(workdir, "report.html")
@@ -90,7 +102,8 @@ def _promise(ledger: Mapping[str, Any]) -> Promise:
     return float(epsilon), float(delta)
 
 
-def _template(seeds: int) -> jinja2.Template:
+def _template(seeds: int, looks: Mapping[str, sheet.Look]) -> jinja2.Template:
+    numbers = itertools.count(1)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -100,7 +113,10 @@ def _template(seeds: int) -> jinja2.Template:
     )
     environment.globals.update(
         model_label=labels.model_label,
-        model_colour=figures.model_colour,
+        looks=looks,
+        stroke=_stroke,
+        fresh=lambda: f"t{next(numbers)}",
+        table_title=labels.table_title,
         number=tables.number,
         setting=tables.setting,
         epsilon_text=tables.epsilon_text,
@@ -143,71 +159,6 @@ def _even_odds_after(factor: float) -> str:
     return f"{tables.number(percent, 2)}\u00a0%" if percent < 100 else "certainty, or nearly"
 
 
-def _domain(
-    workdir: str,
-    domain: str,
-    tidy: Mapping[str, Sequence[Row]],
-    lines: Mapping[str, list[dict[str, Any]]],
-    schema: Mapping[str, Any],
-    promise: Promise,
-) -> dict[str, Any]:
-    """Everything the page shows of one domain: grids by name, pictures by name, and what its columns are."""
-    mine = {name: [r for r in rows if r.domain == domain] for name, rows in tidy.items()}
-    if promise is None:  # then nothing bounds an attack, whatever a table says
-        mine["membership"] = [r for r in mine["membership"] if r.row != "dp-ceiling"]
-    points = {name: [r for r in rows if r["domain"] == domain] for name, rows in lines.items()}
-    columns = {c["name"]: c for c in schema.get("columns", ())}
-    plain = {name: layout.trained(mine[name]) for name in ("utility", "detection")}
-    detects = bool(plain["detection"].lines)
-    grids = {
-        "similarity": layout.features(mine["similarity"], columns),
-        "overall": layout.overall(mine["similarity"]),
-        "collapse": layout.collapse_signs(mine["similarity"]),
-        "missing": layout.missing(mine["similarity"]),
-        # the paper's Table 2 is of a diagnosis; a detection domain has Table 4 instead
-        "utility": plain["utility"] if detects else layout.with_paper(plain["utility"], "utility"),
-        "detection": layout.with_paper(plain["detection"], "detection"),
-        "gained": layout.gained(mine["detection" if detects else "utility"]),
-        "added": layout.added(mine["utility"]),
-        "types": layout.types(mine["detection"]),
-        "membership": layout.membership(mine["membership"]),
-        "costs": layout.costs(mine["efficiency"]),
-    }
-    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in domain)
-
-    def picture(name: str, draw: Callable[[list[dict[str, Any]], str], str]) -> str | None:
-        path = os.path.join(workdir, "figures", f"{safe}_{name}.png")
-        return _picture(draw(points[name], path)) if points[name] else None
-
-    targets = _targets(mine["membership"])
-    pictures = {
-        "distributions": picture("distributions", lambda rows, path: figures.distributions(rows, path, columns)),
-        "correlations": picture("correlations", figures.correlations),
-        "roc": picture("roc", lambda rows, path: curves.roc(rows, path, promise, targets)),
-    }
-    return {
-        "name": domain,
-        "id": safe,
-        "columns": columns,
-        "inputs": sum(c.get("role", "feature") in ("feature", "group") for c in columns.values()),
-        "label": next((c for c in columns.values() if c.get("role") == "label"), None),
-        "grids": grids,
-        "fairness": layout.fairness(mine["fairness"]),
-        "unresolved": layout.unresolved(mine["membership"]),
-        "targets": targets,
-        "pictures": pictures,
-    }
-
-
-def _targets(rows: Sequence[Row]) -> int | None:
-    """Members (and as many non-members) behind one ROC curve: those pooled over seeds, by seed; None where unknown."""
-    pooled = {r.n for r in rows if r.metric.startswith("tpr_") and r.row not in labels.BOUNDS}
-    seeds = {r.n for r in rows if r.metric == "auc" and r.row not in labels.BOUNDS}
-    if len(pooled) != 1 or len(seeds) != 1 or not min(seeds) or min(pooled) % min(seeds):
-        return None
-    return min(pooled) // min(seeds)
-
-
 def _training(workdir: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """Pictures of the training curves: what the server may publish, apart from what only a simulator sees."""
     names = sorted({k for r in rounds for k, v in r.items() if k not in ("stage", "round", "seed") and v is not None})
@@ -220,12 +171,12 @@ def _training(workdir: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
         still = curves.constants(rounds, shown)
         moving = [n for n in shown if n not in still]
         path = os.path.join(workdir, "figures", f"training_{part}.png")
-        picture = _picture(curves.training(rounds, moving, path)) if moving else None
+        pieces, keys = curves.training(rounds, moving, path) if moving else ([], {})
         if shown:
-            result[part] = {"picture": picture, "still": still}
+            result[part] = {"pieces": pieces, "keys": keys, "still": still}
     return result
 
 
-def _picture(path: str) -> str:
-    with open(path, "rb") as file:
-        return "data:image/png;base64," + base64.b64encode(file.read()).decode("ascii")
+def _stroke(look: sheet.Look) -> str:
+    """The dashes of a line as SVG has them, in units of its width."""
+    return "" if look.dashes == "-" else " ".join(f"{2 * length:g}" for length in look.dashes[1])

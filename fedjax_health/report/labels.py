@@ -165,6 +165,14 @@ MODELS = {
 }  # fmt: skip
 
 
+TITLES = {"disclosure": "Disclosure: singling out, linking and inferring"}  # of tables that only some runs have
+
+
+def table_title(name: str) -> str:
+    """Heading of a table by the name of its file, its own name where it is not known here."""
+    return TITLES.get(name, name.replace("_", " ").capitalize())
+
+
 def row_label(row: str) -> str:
     """Name of a row for readers, such as "Real of 20 % of the clients + synthetic" for "real@20%+synthetic"."""
     trained, colon, model = row.partition(":")
@@ -187,8 +195,9 @@ def heading(metric: str) -> str:
     Args:
       metric: name in the table.
     """
-    known = METRICS.get(metric.split("[")[0])
-    text = known.heading if known else metric.replace("_", " ")
+    name = metric.split("[")[0]
+    known = METRICS.get(name)
+    text = known.heading if known else name.replace("_", " ")
     return text.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓").replace(" %", "\u00a0%").replace("-", "\u2011")
 
 

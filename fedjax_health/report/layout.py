@@ -15,19 +15,30 @@ from fedjax_health.types import Row
 FEATURE_METRICS = ("real_mean", "synthetic_mean", "welch_p", "tost_p", "ks_complement", "wasserstein_sd", "js_distance")
 SPREAD = {"real_mean": "real_sd", "synthetic_mean": "synthetic_sd"}
 MISSING = "missing_rate_difference"
+CHOICE = ("added_rows", "chosen")
 UNITS = (("byte", "B"), ("peak memory", "B"), ("flop", "FLOP"), ("energy", "J"), ("second", "s"), ("(s)", "s"))
 Columns = Mapping[str, Mapping[str, Any]]  # name -> column of synthetic/schema.json
 
 
-def overall(rows: Sequence[Row]) -> tables.Grid:
+def is_feature(row: Row, columns: Columns) -> bool:
+    """Whether a similarity row is about a feature, and not about the table as a whole."""
+    return row.row in columns if columns else row.row not in labels.ROWS
+
+
+def overall(rows: Sequence[Row], columns: Columns) -> tables.Grid:
     """Table 1 for the table as a whole, with its floors and its ceiling."""
     apart = ("collapsed", *collapse.FIGURES, *copying.FIGURES)
-    return plain([r for r in rows if r.row in labels.ROWS and _group(r.metric)[0] not in apart])
+    return plain([r for r in rows if not is_feature(r, columns) and "[" not in r.metric and r.metric not in apart])
 
 
 def collapse_signs(rows: Sequence[Row]) -> tables.Grid:
     """What the verdict on collapse is read from, beside the coverage, for every generator, the floors and the ceiling."""
     return plain([r for r in rows if r.row in labels.ROWS and r.metric in collapse.FIGURES])
+
+
+def copying_signs(rows: Sequence[Row]) -> tables.Grid:
+    """Whether rows lie nearer to the training records than to others, for every generator, the floors and the ceiling."""
+    return plain([r for r in rows if r.row in labels.ROWS and r.metric in copying.FIGURES])
 
 
 def trained(rows: Sequence[Row]) -> tables.Grid:
@@ -42,13 +53,25 @@ def gained(rows: Sequence[Row]) -> tables.Grid:
 
 def added(rows: Sequence[Row]) -> tables.Grid:
     """Rows of each class that were added where the amount was chosen, and how often each amount was: a line each."""
-    mine = [r for r in rows if _group(r.metric)[0] in ("added_rows", "chosen")]
+    mine = [r for r in rows if _group(r.metric)[0] in CHOICE]
 
     def name(r: Row) -> tuple[str, str]:
         metric, group = _group(r.metric)
         return (f"rows added: {group}" if metric == "added_rows" else f"share of seeds that chose: {group}"), "-"
 
     return tables.grid(mine, name, lambda r: f"\n{r.model}", by_line=True)
+
+
+def further(table: str, rows: Sequence[Row]) -> tables.Grid:
+    """What no other grid of a table shows: metrics by group that it has no place for, a line each, under their own names.
+
+    Args:
+      table: its name.
+      rows: of the domain.
+    """
+    placed = {"similarity": ("collapsed",), "utility": CHOICE, "detection": (*CHOICE, "detection_rate")}.get(table, ())
+    rest = [r for r in rows if "[" in r.metric and _group(r.metric)[0] not in placed]
+    return crossed(rest, lambda r: f"{labels.short_heading(r.metric)}: {_group(r.metric)[1].replace('=', ' ')}")
 
 
 def plain(rows: Sequence[Row]) -> tables.Grid:
@@ -65,7 +88,8 @@ def features(rows: Sequence[Row], columns: Columns) -> tables.Grid:
       rows: similarity rows of the domain.
       columns: public ranges, to which intervals of means are cut.
     """
-    rows = tables.in_order([r for r in rows if r.row not in labels.ROWS and r.metric != MISSING])
+    rows = [r for r in rows if is_feature(r, columns) and r.metric != MISSING and "[" not in r.metric]
+    rows = tables.in_order(rows)
     place = {(r.row, r.model, r.metric): r for r in rows}
     shown = [r._replace(metric="ks_complement") if r.metric == "tv_complement" else r for r in rows]
     shown = [r for r in shown if r.metric not in SPREAD.values()]
@@ -95,7 +119,7 @@ def features(rows: Sequence[Row], columns: Columns) -> tables.Grid:
 
 def missing(rows: Sequence[Row]) -> tables.Grid:
     """How much more often a value is missing in synthetic records than in real ones, by feature and model."""
-    mine = [r for r in rows if r.metric == MISSING]
+    mine = [r for r in rows if r.metric == MISSING and r.row not in labels.ROWS]
     return tables.grid(mine, lambda r: (r.row, "-"), lambda r: f"\n{r.model}", by_line=True)
 
 
@@ -103,9 +127,12 @@ def membership(rows: Sequence[Row]) -> tables.Grid:
     """Table 3: a heading for each thing attacked, with the paper's figure for it, and below it the attacks."""
     settings = list(dict.fromkeys(r.row.split(":")[0] for r in rows))
     rows = sorted(tables.in_order(rows), key=lambda r: settings.index(r.row.split(":")[0]))
+    rows = [r for r in rows if "[" not in r.metric]
     bounds = [r for r in rows if r.row in labels.BOUNDS]
     # success is balanced accuracy in the paper's unit; one of the two is enough
-    attacks = [r for r in rows if r.row not in labels.BOUNDS and r.metric != "balanced_accuracy"]
+    succeeded = {(r.row, r.model) for r in rows if r.metric == "success (%)"}
+    twice = [r for r in rows if r.metric == "balanced_accuracy" and (r.row, r.model) in succeeded]
+    attacks = [r for r in rows if r.row not in labels.BOUNDS and r not in twice]
     kept = {r.metric for r in attacks if not math.isnan(r.value)}
     both = [r for r in (*attacks, *bounds) if r.metric in kept]  # `unresolved` tells of the others
 
@@ -173,9 +200,7 @@ def fairness(rows: Sequence[Row]) -> Fairness:
     Returns:
       Fairness; `shares` is how many of the columns of `groups` are about shares.
     """
-    rows = [
-        r for r in rows if ":" not in r.row
-    ]  # risk by subgroup has a column for every attack, too wide for this grid
+    rows = [r for r in rows if not _is_risk(r)]
     gaps = [r for r in rows if "=" not in _group(r.metric)[1]]
 
     def name(r: Row) -> str:
@@ -193,6 +218,17 @@ def fairness(rows: Sequence[Row]) -> Fairness:
     )
     shares = sum(c.startswith("share") for c in groups.columns)
     return Fairness(crossed(gaps, name), groups, shares, crossed(rows, name))
+
+
+def _is_risk(row: Row) -> bool:
+    return ":" in row.row and _group(row.metric)[0] in ("membership_auc", "membership_auc_gap", "targets")
+
+
+def subgroup_risk(rows: Sequence[Row]) -> tables.Grid:
+    """How well each attack finds the members of each subgroup: a line an attack, a column a subgroup."""
+    mine = [r for r in rows if _is_risk(r) and r.metric.startswith("membership_auc[")]
+    named = [r._replace(metric=_group(r.metric)[1].replace("=", " ")) for r in mine]
+    return plain(named)
 
 
 def _group(metric: str) -> tuple[str, str]:

@@ -72,7 +72,7 @@ def read_csv(workdir: str, name: str, texts: Sequence[str], numbers: Sequence[st
         for column in (*texts, *numbers):
             if column not in (reader.fieldnames or ()):
                 raise UserError(
-                    f"{path} has no column {column!r}; it needs {', '.join((*texts, *numbers))}; rerun --stage=evaluate"
+                    f"{path} has no column {column!r}; it needs {', '.join((*texts, *numbers))}; restore the file or rerun"
                 )
         for raw in reader:
             row: dict[str, Any] = {column: raw[column] or "" for column in texts}

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fedjax_health.report.figures import columns_for, legend, model_colour, names_of, panels, save
 from fedjax_health.report.labels import feature_label, model_label
+from fedjax_health.report.sheet import legend, model_colour, names_of, save
 
 SHOWN = 4  # synthetic windows a panel
 
@@ -34,17 +34,20 @@ def autocorrelations(points: pd.DataFrame, path: str) -> str:
     channels = names_of(points["channel"])
 
     def draw(figure: Figure) -> None:
-        axes = panels(figure, len(channels), columns_for(len(channels), (4, 5)))
-        for ax, channel in zip(axes, channels, strict=True):
+        across = min(len(channels), 4)
+        axes = figure.subplots(-(-len(channels) // across), across, squeeze=False).ravel().tolist()
+        for ax in axes[len(channels) :]:
+            ax.set_visible(False)
+        for ax, channel in zip(axes, channels, strict=False):
             for model in names_of(points["model"]):
                 line = points[(points["channel"] == channel) & (points["model"] == model)]
                 lag, unit = _span(line["x"])
                 ax.plot(lag, line["value"], color=model_colour(model), label=model_label(model))
             ax.axhline(0.0, color="#9aa0a6", linewidth=0.7)
             ax.set(title=feature_label(channel, {}), xlabel=f"lag, {unit}", ylim=(-1, 1))
-        legend(figure, axes)
+        legend(figure, axes[: len(channels)])
 
-    return save(path, 2.8, draw)
+    return save(path, 0.4 + 2.4 * -(-len(channels) // 4), draw)
 
 
 def examples(points: pd.DataFrame, windows: dict[str, pd.DataFrame], path: str) -> str:

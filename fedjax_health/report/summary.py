@@ -1,4 +1,4 @@
-"""The summary of a run: for each generator the utility kept, and the strongest membership attack on it."""
+"""The generators of a run, and the strongest membership attack on each."""
 
 from __future__ import annotations
 
@@ -18,23 +18,11 @@ TPR = "tpr_at_1pct_fpr"
 COPULA = "gaussian-copula"
 
 
-class Utility(NamedTuple):
-    """Quality on real held-out records of a classifier trained on real, synthetic, and copula records.
-
-    `kept` is the share of the real classifier's advantage over chance, None where chance is not 0.5 for all.
-    """
-
-    metric: str
-    real: tables.Cell
-    synthetic: tables.Cell
-    copula: tables.Cell | None
-    kept: float | None
-
-
 class Risk(NamedTuple):
     """The strongest attack on a generator.
 
     Attributes:
+      row: its figure.
       attack: for readers.
       attacks: how many it is the strongest of.
       sharp: its figure is the TPR at 1 % FPR, in %; else the AUC, because no attack's TPR could be resolved.
@@ -44,6 +32,7 @@ class Risk(NamedTuple):
       broken: attack and figure that lie above what the promise allows with their whole interval, or "".
     """
 
+    row: Row
     attack: str
     attacks: int
     sharp: bool
@@ -55,16 +44,15 @@ class Risk(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """One generator in one domain; None for what was not measured."""
+    """One generator in one domain; `risk` is None where no attack was run on it."""
 
     domain: str
     model: str
-    utility: Utility | None
     risk: Risk | None
 
 
 def summarise(domain: str, tidy: Mapping[str, Sequence[Row]], promise: Promise) -> list[Summary]:
-    """The summary of every generator of a domain.
+    """Every generator of a domain.
 
     Args:
       domain: its name.
@@ -74,30 +62,12 @@ def summarise(domain: str, tidy: Mapping[str, Sequence[Row]], promise: Promise) 
     mine = {name: [r for r in rows if r.domain == domain] for name, rows in tidy.items()}
     scored = [r for name in ("utility", "detection", "membership", "similarity") for r in mine[name]]
     models = [m for m in dict.fromkeys(r.model for r in scored) if m not in ("-", "real")]
-    return [
-        Summary(domain, m, _utility([*mine["utility"], *mine["detection"]], m), _risk(mine["membership"], m, promise))
-        for m in models
-    ]
+    return [Summary(domain, m, _risk(mine["membership"], m, promise)) for m in models]
 
 
-def _find(rows: Sequence[Row], row: str, metric: str, models: Sequence[str]) -> Row | None:
+def find(rows: Sequence[Row], row: str, metric: str, models: Sequence[str]) -> Row | None:
+    """The figure of the first of the models that has it, None where none has."""
     return next((r for m in models for r in rows if (r.row, r.metric, r.model) == (row, metric, m)), None)
-
-
-def _utility(rows: Sequence[Row], model: str) -> Utility | None:
-    for metric in ("auroc", "pr_auc"):
-        real, fake = _find(rows, "real", metric, (model, "-", "real")), _find(rows, "synthetic", metric, (model,))
-        if real is None or fake is None:
-            continue
-        copula = _find(rows, COPULA, metric, (model, "-"))
-        kept = None
-        if metric == "auroc" and real.value > 0.5 and not math.isnan(fake.value):
-            kept = (fake.value - 0.5) / (real.value - 0.5)
-        cells = [None if r is None else tables.cell(r, 2) for r in (copula, real, fake)]
-        return Utility(
-            labels.short_heading(metric), cells[1] or tables.Cell(), cells[2] or tables.Cell(), cells[0], kept
-        )
-    return None
 
 
 def _risk(rows: Sequence[Row], model: str, promise: Promise) -> Risk | None:
@@ -112,9 +82,10 @@ def _risk(rows: Sequence[Row], model: str, promise: Promise) -> Risk | None:
     worst = max(rivals, key=lambda r: r.value)
     limits = _limits(rows, model, promise)
     beyond = [r for r in attacks if r.low > limits.get(r.metric, math.inf)]
-    auc = _find(rows, worst.row, "auc", (model,)) if sharp else None
+    auc = find(rows, worst.row, "auc", (model,)) if sharp else None
     shown = worst._replace(value=100 * worst.value, low=100 * worst.low, high=100 * worst.high) if sharp else worst
     return Risk(
+        row=worst,
         attack=labels.attack_parts(worst.row)[1],
         attacks=len(rivals),
         sharp=sharp,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 
 import matplotlib.image
 import numpy as np
 import pytest
 
-from fedjax_health.report import curves, figures, summary
+from fedjax_health.report import curves, figures, sheet, summary
 from fedjax_health.types import Row
 
 
@@ -55,11 +57,6 @@ def test_constant_metrics_are_told_by_stage():
     assert curves.constants(rows[:1], ["noise"]) == {}  # of one round nothing can be said
 
 
-@pytest.mark.parametrize(("count", "across"), [(13, 5), (15, 5), (8, 4), (12, 4)])
-def test_panels_leave_few_places_empty(count, across):
-    assert figures.columns_for(count, (5, 4)) == across
-
-
 def test_pictures_take_many_categories_missing_schemas_and_one_model(tmp_path):
     bars = [
         {"model": m, "feature": f"f{n}", "left": k, "right": k, "density": 1 / n}
@@ -69,11 +66,50 @@ def test_pictures_take_many_categories_missing_schemas_and_one_model(tmp_path):
     ]
     empty = [{"model": "real", "feature": "log", "left": k, "right": k + 1, "density": 0.0} for k in range(3)]
     known = {"f3": {"categories": ["a", "b", "a very long category"]}, "log": {"transform": "log1p"}}
-    figures.distributions([*bars, *empty], str(tmp_path / "a.png"), known)
-    figures.distributions(bars, str(tmp_path / "b.png"), {})
+    looks = sheet.looks_of(["real", "new"])
+    pieces = figures.distributions([*bars, *empty], str(tmp_path / "a.png"), known, looks, {"f3": "new TV 0.9"})
+    assert [p.alt for p in pieces][0::2] == ["f3: new TV 0.9", "log: distribution of Real, new"]
+    figures.distributions(bars, str(tmp_path / "b.png"), {}, looks, {})
     pairs = [{"model": "vae", "feature_a": "x", "feature_b": "y", "rho": np.nan}]
-    figures.correlations(pairs, str(tmp_path / "c.png"))
+    assert [p.alt for p in figures.correlations(pairs, str(tmp_path / "c.png"))] == ["VAE: ρ of 2 features"]
     points = [{"model": "-", "row": "a", "fpr": x, "tpr": x} for x in (0.0, 0.5, 1.0)]
     curves.roc(points, str(tmp_path / "d.png"), None, None)
     for name in "abcd":
         assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.01
+
+
+def test_words_of_a_picture_tell_what_it_shows(tmp_path):
+    rho = {("real", "x", "z"): 0.5, ("real", "x", "y"): -0.1, ("vae", "x", "z"): 0.1, ("vae", "x", "y"): -0.2}
+    rows = [{"model": m, "feature_a": a, "feature_b": b, "rho": r} for (m, a, b), r in rho.items()]
+    real, vae, gap = (p.alt for p in figures.correlations(rows, str(tmp_path / "c.png")))
+    assert real == "Real: ρ of 3 features; the largest is 0.50 (x with z), the mean size 0.30"
+    assert vae.startswith("VAE: ρ") and gap.startswith(
+        "VAE minus real: ρ of 3 features; the largest is −0.40 (x with z)"
+    )
+    points = [
+        {"model": "vae", "row": "model-on-synthetic:domias", "fpr": x, "tpr": y}
+        for x, y in ((0, 0.01), (0.01, 0.03), (1, 1))
+    ]
+    (piece,) = curves.roc(points, str(tmp_path / "r.png"), (0.0, 0.0), 50)
+    assert piece.alt.endswith(
+        "DOMIAS density ratio on a classifier of synthetic records 3.0\u00a0%; the promise allows 1.0\u00a0%"
+    )
+    rounds = [{"stage": "d/vae", "round": t, "seed": s, "loss": 4.0 - t + s} for t in (1, 2) for s in (0, 2)]
+    pieces, keys = curves.training(rounds, ["loss"], str(tmp_path / "t.png"))
+    assert pieces[0].alt == "loss, VAE · d: from 4 in round 1 to 3 in round 2" and list(keys) == ["VAE · d"]
+
+
+def test_pieces_are_the_sheet_cut_up(tmp_path):
+    def draw(shade):
+        return lambda ax: ax.set_facecolor(str(shade))
+
+    shades = [0.0, 0.25, 0.5, 0.75]
+    panels = [sheet.Panel(str(s), draw(s)) for s in shades]
+    pieces = sheet.sheet(str(tmp_path / "s.png"), panels, (4.0, 1.0), (0.0, 0.0, 0.0, 0.0))
+    whole = matplotlib.image.imread(tmp_path / "s.png")
+    assert whole.shape[:2] == (300, 1200)  # two a line at 150 dpi
+    for number, (piece, shade) in enumerate(zip(pieces, shades, strict=True)):
+        part = matplotlib.image.imread(io.BytesIO(base64.b64decode(piece.src.partition(",")[2])))
+        x, y = 600 * (number % 2), 150 * (number // 2)
+        np.testing.assert_array_equal(part, whole[y : y + 150, x : x + 600])
+        assert part[60, 250, 0] == pytest.approx(shade, abs=0.01) and piece.alt == str(shade) and piece.width == 400
