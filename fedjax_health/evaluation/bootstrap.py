@@ -10,7 +10,7 @@ import numpy as np
 from fedjax_health.evaluation.rows import Figures, seed_rows
 from fedjax_health.types import Row
 
-REPLICATES = 400
+REPLICATES = 200
 NAN = float("nan")
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
 
 from fedjax_health.evaluation.rows import Figures
 from fedjax_health.evaluation.utility import NAN, positive_score
 
 BINS = 10  # of equally many records
 CLIP = 1e-6  # of probabilities, whose log odds may not be infinite
+STEPS, SETTLED = 25, 1e-8  # of Newton's method
 FLAT = 1e-9  # spread of log odds below which no slope can be read
 FIGURES = ("brier", "ece", "calibration[slope]", "calibration[intercept]")
 
@@ -38,6 +38,26 @@ def calibration_error(positive: np.ndarray, p: np.ndarray, bins: int = BINS) -> 
     return float(np.abs(apart).sum() / len(p))
 
 
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    """Slope of the logistic regression of y on x by Newton's method, which a bootstrap of two numbers wants fast; NaN where it
+    does not settle, as where x separates the classes.
+    """
+    at = np.array([logit(y.mean()), 0.0])
+    for _ in range(STEPS):
+        mean = expit(at[0] + at[1] * x)
+        weight, rest = mean * (1 - mean), y - mean
+        a, b, d = weight.sum(), (weight * x).sum(), (weight * x * x).sum()
+        determinant = a * d - b * b
+        if determinant <= 0:
+            return NAN
+        down = np.array([rest.sum(), (rest * x).sum()])
+        move = np.array([d * down[0] - b * down[1], a * down[1] - b * down[0]]) / determinant
+        at = at + move
+        if np.abs(move).max() < SETTLED:
+            return float(at[1])
+    return NAN
+
+
 def calibration_line(positive: np.ndarray, p: np.ndarray) -> tuple[float, float]:
     """Slope b of logit Pr[positive] = c + b logit p, and intercept a in the large: mean σ(a + logit p) = positive share.
 
@@ -49,7 +69,7 @@ def calibration_line(positive: np.ndarray, p: np.ndarray) -> tuple[float, float]
       p: f64[M], probabilities, cut to [1e-6, 1 - 1e-6].
 
     Returns:
-      (slope, intercept); NaN where a class is absent, and the slope where all p are the same.
+      (slope, intercept); NaN where a class is absent, and the slope where all p are the same or separate the classes.
 
     Source: Cox (1958); Van Calster et al. (2019), Calibration: the Achilles heel of predictive analytics.
     """
@@ -61,9 +81,7 @@ def calibration_line(positive: np.ndarray, p: np.ndarray) -> tuple[float, float]
     spread = float(np.std(odds))
     if spread < FLAT:
         return NAN, intercept
-    scaled = (odds - odds.mean()) / spread
-    fitted = LogisticRegression(C=1e8, max_iter=1000).fit(scaled[:, None], positive)  # in effect without a penalty
-    return float(np.ravel(fitted.coef_)[0]) / spread, intercept
+    return _slope((odds - odds.mean()) / spread, positive.astype(np.float64)) / spread, intercept
 
 
 def calibration_figures(row: str, label: np.ndarray, score: np.ndarray) -> Figures:

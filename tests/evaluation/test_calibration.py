@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
 
 from fedjax_health.evaluation.calibration import FIGURES, calibration_error, calibration_figures, calibration_line
 
@@ -36,6 +37,13 @@ def test_slope_and_intercept_undo_what_was_done_to_the_log_odds(right, factor, s
     assert calibration_error(positive, wrong) > 0.04
 
 
+def test_the_slope_is_scikit_learns_and_undefined_where_classes_are_apart(right):
+    p, positive = (values[:500] for values in right)
+    fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(logit(p)[:, None], positive)
+    assert calibration_line(positive, p)[0] == pytest.approx(fitted.coef_[0, 0], abs=1e-5)
+    assert np.isnan(calibration_line(p > 0.5, p)[0]) and np.isfinite(calibration_line(p > 0.5, p)[1])
+
+
 def test_error_by_hand_and_ties_stay_together():
     p, positive = np.repeat([0.2, 0.9], 50), np.repeat([0, 1, 1], [40, 20, 40]).astype(bool)
     # ten bins of ten records would tear ties apart: two bins, |10/50 - .2| = 0 and |50/50 - .9| = .1, half the records each
@@ -45,13 +53,13 @@ def test_error_by_hand_and_ties_stay_together():
 
 
 def test_brier_by_hand_and_what_is_undefined():
-    label, p = np.array([0, 1, 2]), np.array([0.1, 0.6, 1.0])
+    label, p = np.array([0, 1, 2, 0]), np.array([0.1, 0.6, 1.0, 0.7])
     score = np.column_stack([1 - p, p / 2, p / 2])
     f = calibration_figures("r", label, score)
-    assert f["r", "brier"] == pytest.approx((0.01 + 0.16) / 3)
+    assert f["r", "brier"] == pytest.approx((0.01 + 0.16 + 0.49) / 4)
     assert {m for _, m in f} == set(FIGURES) and np.isfinite(list(f.values())).all()
     assert np.isnan(list(calibration_figures("r", label, score * np.nan).values())).all()
-    one = calibration_figures("r", np.zeros(3, int), score)
+    one = calibration_figures("r", np.zeros(4, int), score)
     assert np.isnan(one["r", "calibration[slope]"]) and one["r", "ece"] > 0.5
     flat = calibration_line(np.array([True, False, False]), np.full(3, 0.5))
     assert np.isnan(flat[0]) and flat[1] == pytest.approx(logit(1 / 3))

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from fedjax_health import config as configuration
 from fedjax_health.data import schema, table
+from fedjax_health.evaluation.central import SHOWN
 from fedjax_health.evaluation.rows import read_rows
 from fedjax_health.train import metrics
 
@@ -154,7 +155,9 @@ def test_readme_table_runs(tmp_path):
         )
         assert len(back.table.label) == len(records)
         useful = {(r.row, r.metric): r for r in read_rows(str(run / "tables" / "utility.csv")) if r.model == model}
-        assert {row for row, _ in useful} == {"synthetic", "real+synthetic", "real@20%+synthetic", "real+chosen"}
+        central = {f"synthetic:{kind}" for kind in SHOWN}
+        federated = {"synthetic", "real+synthetic", "real@20%+synthetic", "real+chosen"}
+        assert {row for row, _ in useful} == federated | central
         assert ("real@20%+synthetic", "auroc_gain") in useful and ("synthetic", "auroc_gain") not in useful
         assert sum(r.value for (_, metric), r in useful.items() if metric.startswith("chosen[")) == pytest.approx(1)
     assert json.loads((run / "privacy_ledger.json").read_text())["epsilon_total"] <= 8.0
