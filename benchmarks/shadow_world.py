@@ -23,6 +23,7 @@ from benchmarks import work, work_d
 
 START = time.perf_counter()
 TPR, FEW = "tpr_at_1pct_fpr", 24
+LESS = ": LiRA less "  # in rows that compare two attacks
 
 
 def make_config(clients: int, targets: int, shadows: int, epsilon: float = math.inf, **trained: Any) -> Any:
@@ -100,7 +101,7 @@ def compared(world: Any, found: Any, signal: str) -> list[list[Any]]:
     for other, words in (("threshold", "threshold"), ("own", "LiRA with own variances")):
         value = rates["pooled"].value[TPR] - rates[other].value[TPR]
         low, high = np.quantile(rates["pooled"].drawn[TPR] - rates[other].drawn[TPR], [0.025, 0.975])
-        name = f"{shadow_table.SETTINGS[signal]}: LiRA less {words}"
+        name = f"{shadow_table.SETTINGS[signal]}{LESS}{words}"
         rows.append([name, TPR, value, min(float(low), value), max(float(high), value), int(member.sum())])
     return rows
 

@@ -71,7 +71,7 @@ class Plan(NamedTuple):
     """The static side of a pipeline.
 
     Attributes:
-      generator: federation of the generator, for a mesh of one device; None for a one-shot model.
+      generator: federation of the generator, watched or not, for a mesh of one device; None for a one-shot model.
       rounds: that the generator trains.
       model: of the generator.
       decode: from model space to units.
@@ -80,7 +80,6 @@ class Plan(NamedTuple):
       classifier: federation of the diagnostic model, for a mesh of one device, over `mixtures.spans_population`.
       classifier_rounds: that it trains.
       views: of `downstream.VIEWS`, on which a diagnostic model is trained.
-      watch: sums over the rounds that State.audit holds in the end -> signals, see `attacks.updates`; None = not watched.
     """
 
     generator: Parts | None
@@ -92,7 +91,6 @@ class Plan(NamedTuple):
     classifier: Parts
     classifier_rounds: int
     views: Sequence[str]
-    watch: Callable[[Any], dict[str, Array]] | None = None
 
 
 def train(parts: Parts, rounds: int, key: Array, hyper: Hyper, data: Data) -> State:
@@ -166,7 +164,8 @@ def make_pipeline(plan: Plan, num_classes: int) -> Callable[[Shadow, Common], di
     Returns:
       pipeline(shadow, common) -> f32[R] a signal, higher = more likely a member: a view's name = log-odds of the true label
       under the diagnostic model on it; "own" = the generator's own score; "nearest" = minus the distance to the nearest of
-      4,096 synthetic rows, drawn with random numbers common to all shadows; and what `plan.watch` adds.
+      4,096 synthetic rows, drawn with random numbers common to all shadows; and f32[n] what a watched generator's State.audit
+      holds (`attacks.updates`).
     """
     draw = make_draw(plan.model, plan.decode)
 
@@ -180,8 +179,8 @@ def make_pipeline(plan: Plan, num_classes: int) -> Callable[[Shadow, Common], di
             hyper = {**common.hyper, "class_prior": shadow.shares}
             state = train(plan.generator, plan.rounds, shadow.key, hyper, data)
             network, params = state.average, state.params
-            if plan.watch is not None:
-                signals |= plan.watch(state.audit)
+            if plan.generator.watch is not None:
+                signals |= state.audit
         fitted = plan.calibrate(network, shadow.shares, shadow.key, shadow.fitted)
         encoded = plan.encoder.encode(common.values) if isinstance(shadow.records, tuple) else shadow.records
         signals[OWN] = plan.model.score(params, encoded, common.labels, common.key)

@@ -176,13 +176,11 @@ def _plan(world: World, model: str, rounds: int, views: tuple[str, ...]) -> Plan
     calibrate, parts = no_calibration, p.parts.get(model)
     if p.fitted and isinstance(generative, GenerativeModel):
         calibrate = make_calibrate(generative.sample, kind, layout_of(domain.schema, kind).missing)
-    watch = None
     if parts is not None and config.attacks.update_rounds:
         parts = watched(parts, world.targets, config.attacks.update_rounds)
-        watch = lambda sums: sums  # noqa: E731
     whole = train.rounds // train.rounds_per_chunk * train.rounds_per_chunk
     decode = decoder_of(domain.schema, kind)
-    return Plan(parts, rounds, generative, decode, calibrate, domain.encoder, diagnosing, whole, views, watch)  # pyright: ignore[reportArgumentType]
+    return Plan(parts, rounds, generative, decode, calibrate, domain.encoder, diagnosing, whole, views)  # pyright: ignore[reportArgumentType]
 
 
 def run_shadows(world: World, model: str, rounds: int, views: tuple[str, ...] = VIEWS) -> Found:

@@ -100,6 +100,7 @@ def make_downstream(
                 "client_learning_rate": config.client_learning_rate,
                 "server_learning_rate": config.server_learning_rate,
                 "l2_clip_norm": config.l2_clip_norm,
+                "proximal_weight": config.proximal_weight,
             },
             seeds,
         )
