@@ -22,13 +22,13 @@ import numpy as np
 
 from fedjax_health.attacks.base import Published, public_space
 from fedjax_health.attacks.disclosure import Outcome, People
-from fedjax_health.attacks.neighbours import nearest
 from fedjax_health.build_attacks import make_attacks, make_disclosures
 from fedjax_health.data.simulator import simulate_table
 from fedjax_health.data.split import take_clients
 from fedjax_health.data.vitals import VITALS, make_vitals
 from fedjax_health.evaluation.disclosure import outcome_rows
 from fedjax_health.evaluation.membership import client_scores, membership_rows, record_rows
+from fedjax_health.neighbours import nearest_distance
 from fedjax_health.types import Row, Table
 
 MEMBERS, OUTSIDE, RECORDS = 1400, 10_000, 2
@@ -87,7 +87,7 @@ def attacked(dealt: Dealt, copy: bool, seed: int) -> dict[str, tuple[np.ndarray,
     """
     synthetic = dealt.member if copy else dealt.other
     stored = public_space(synthetic, VITALS)
-    published = Published(synthetic, dealt.reference, lambda t: nearest(public_space(t, VITALS), stored))
+    published = Published(synthetic, dealt.reference, lambda t: nearest_distance(public_space(t, VITALS), stored))
     both = Table(*(np.concatenate(pair) for pair in zip(dealt.member, dealt.outsider, strict=True)))
     found = {}
     for name, attack in make_attacks().items():

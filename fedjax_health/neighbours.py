@@ -7,6 +7,8 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 QUERIES, CENTRES = 512, 2048  # of one block of `ball_counts`: 8 MiB of distances, which stay in the cache
+PAIRS = 1 << 20  # pairs whose exact distance `closeness` computes at once
+ROUNDING = 1e-5  # of a float32 square distance, of the squares of the points; an excess of candidates does no harm
 CLOSED = 1e-12  # of |x|² + |y|²: how far beyond its radius a ball still holds a point
 
 
@@ -36,6 +38,16 @@ def nearest(points: np.ndarray, to: np.ndarray, k: int = 1) -> tuple[np.ndarray,
     """
     index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(to).kneighbors(points, return_distance=False)
     return _exact(points, to, index)
+
+
+def nearest_distance(points: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """Distance of every point to the nearest of `to`, f64[n]; a copy is at 0.
+
+    Args:
+      points: f64[n, D].
+      to: f64[m, D], m > 0.
+    """
+    return nearest(points, to)[0][:, 0] if len(points) else np.zeros(0)
 
 
 def nearest_others(points: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -83,3 +95,30 @@ def ball_counts(points: np.ndarray, centres: np.ndarray, radius: np.ndarray) -> 
             of_point[i : i + QUERIES] += np.add.reduce(inside, axis=1, dtype=np.uint16)  # a block counts no further
             of_ball[part] += np.add.reduce(inside, axis=0, dtype=np.uint16)
     return of_point, of_ball
+
+
+def closeness(points: np.ndarray, to: np.ndarray, radius: float, least: float) -> np.ndarray:
+    """Sum over the y of `to` within the radius of log((radius + least) / (|x - y| + least)), f64[n], for every point x.
+
+    Args:
+      points: f64[n, D].
+      to: f64[m, D].
+      radius: > 0, in the unit of the points.
+      least: > 0: distances far below it count the same.
+    """
+    total = np.zeros(len(points))
+    square = np.sum(np.square(to), 1)
+    candidates = np.concatenate([-2.0 * to, square[:, None]], 1).astype(np.float32).T
+    for start in range(0, len(points), QUERIES):
+        block = points[start : start + QUERIES]
+        ranked = np.concatenate([block, np.ones((len(block), 1))], 1).astype(np.float32) @ candidates  # |y|² - 2 x·y
+        own = np.sum(np.square(block), 1)
+        slack = ROUNDING * (float(square.max(initial=0.0)) + own)
+        at = np.flatnonzero(ranked <= (radius**2 - own + slack)[:, None].astype(np.float32))
+        for first in range(0, len(at), PAIRS):
+            row, column = np.divmod(at[first : first + PAIRS], len(to))
+            distance = np.linalg.norm(block[row] - to[column], axis=1)
+            inside = distance <= radius
+            weight = np.log((radius + least) / (distance[inside] + least))
+            total[start : start + len(block)] += np.bincount(row[inside], weight, len(block))
+    return total

@@ -8,7 +8,16 @@ from scipy.spatial.distance import cdist
 
 from benchmarks import neighbours as benchmark
 from benchmarks import report
-from fedjax_health.neighbours import CENTRES, QUERIES, ball_counts, nearest, nearest_others
+from fedjax_health import neighbours
+from fedjax_health.neighbours import (
+    CENTRES,
+    QUERIES,
+    ball_counts,
+    closeness,
+    nearest,
+    nearest_distance,
+    nearest_others,
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +79,22 @@ def test_the_benchmark_says_what_it_measured():
     found = benchmark.results(300, 1)
     report.check(report.make_report("neighbours", "a machine", {}, found))
     assert {r["unit"] for r in found} == {"s", "MB"} and len(found) == 13
+
+
+def test_distance_to_nothing_but_oneself_is_zero_and_of_no_points_is_empty(clouds):
+    assert nearest_distance(clouds[0], clouds[1]) == pytest.approx(cdist(*clouds).min(1), abs=1e-12)
+    assert np.all(nearest_distance(clouds[0], clouds[0]) == 0)
+    assert nearest_distance(clouds[0][:0], clouds[1]).shape == (0,)
+
+
+@pytest.mark.parametrize("pairs", [1 << 20, 7])
+def test_closeness_is_the_sum_over_all_pairs_whatever_is_computed_at_once(clouds, monkeypatch, pairs):
+    monkeypatch.setattr(neighbours, "PAIRS", pairs)
+    points, to = clouds[0][: 700 if pairs > 7 else 40] + 5, clouds[1] + 5  # an offset costs float32 digits
+    distance, radius, least = cdist(points, to), 1.0, 1e-6
+    weight = np.where(radius >= distance, np.log((radius + least) / (distance + least)), 0.0).sum(1)
+    assert weight.max() > 0
+    assert closeness(points, to, radius, least) == pytest.approx(weight, abs=1e-9)
+    assert closeness(points + 100, to, radius, least).max() == 0
+    alone = closeness(points[:5], points[:5], 1e-3, least)
+    assert alone == pytest.approx(np.log((1e-3 + least) / least))

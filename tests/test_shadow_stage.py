@@ -16,7 +16,6 @@ from configs import base
 from fedjax_health import build, experiment, prepare, shadow_pipeline, shadow_stage, shadow_table
 from fedjax_health import config as configuration
 from fedjax_health.attacks.base import public_space
-from fedjax_health.attacks.nearest_synthetic import nearest
 from fedjax_health.attacks.updates import ATTRIBUTION, INNER, LOSS
 from fedjax_health.attacks_config import check_attacks
 from fedjax_health.data.population import make_store
@@ -24,6 +23,7 @@ from fedjax_health.data.representation import calibrated, normal_knots
 from fedjax_health.evaluation.membership import FPRS
 from fedjax_health.evaluation.rows import read_rows
 from fedjax_health.federated.federation import Data
+from fedjax_health.neighbours import nearest_distance
 from fedjax_health.synthesis.calibrate import ROWS, make_calibrate
 from fedjax_health.train.loop import make_train
 from fedjax_health.types import UserError
@@ -148,7 +148,7 @@ def test_the_public_space_and_distances_are_those_of_the_other_attacks():
     points = shadow_pipeline.space(encoder, jnp.asarray(table.values), jnp.asarray(table.label), 2)
     theirs = public_space(table, toy.SCHEMA)
     assert points.shape[1] <= theirs.shape[1]  # a bit is one dimension here and two there
-    mine, other = shadow_pipeline.distance(points[10:], points[:10]), nearest(theirs[10:], theirs[:10])
+    mine, other = shadow_pipeline.distance(points[10:], points[:10]), nearest_distance(theirs[10:], theirs[:10])
     np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
     assert float(shadow_pipeline.distance(points[:3], points)[1]) == 0.0
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from fedjax_health.attacks.base import Attack, Published, public_space, require_synthetic
-from fedjax_health.attacks.neighbours import nearest
 from fedjax_health.data.cells import kept, variables
 from fedjax_health.data.representation import Fitted
 from fedjax_health.data.schema import Schema
+from fedjax_health.neighbours import nearest_distance
 from fedjax_health.privacy.audit_bounds import Bound, audit_bound, clopper_pearson, one_run, one_run_gaussian
 from fedjax_health.types import Table, UserError
 
@@ -96,7 +96,7 @@ def make_nearest_row() -> Attack:
     def score(published: Published, records: Table, schema: Schema, rng: np.random.Generator) -> np.ndarray:
         del rng
         synthetic = require_synthetic(published, "nearest-row")
-        return -nearest(public_space(records, schema), public_space(synthetic, schema))
+        return -nearest_distance(public_space(records, schema), public_space(synthetic, schema))
 
     return Attack("nearest-row", "the synthetic table", score)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedjax_health.attacks.base import Attack, Published, public_space, require_synthetic
-from fedjax_health.attacks.neighbours import nearest
 from fedjax_health.data.schema import Schema
+from fedjax_health.neighbours import nearest_distance
 from fedjax_health.types import Table
 
 NAME = "gan-leaks"
@@ -14,7 +14,7 @@ NAME = "gan-leaks"
 
 def _score(published: Published, records: Table, schema: Schema, rng: np.random.Generator) -> np.ndarray:
     synthetic = public_space(require_synthetic(published, NAME), schema)
-    return -nearest(public_space(records, schema), synthetic)
+    return -nearest_distance(public_space(records, schema), synthetic)
 
 
 def make_gan_leaks() -> Attack:

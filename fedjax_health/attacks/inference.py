@@ -6,8 +6,8 @@ import numpy as np
 
 from fedjax_health.attacks.base import public_blocks
 from fedjax_health.attacks.disclosure import Counted, Disclosure, Outcome, People, name_of, one_a_client, secrets
-from fedjax_health.attacks.neighbours import nearest_index
 from fedjax_health.data.schema import Schema
+from fedjax_health.neighbours import nearest
 from fedjax_health.types import Table
 
 MOST_SECRETS = 32
@@ -33,7 +33,7 @@ def _attempt(
         known = np.concatenate(made[:j] + made[j + 1 :], 1)
         counts = []
         for side in sides:
-            at = nearest_index(np.concatenate(side[:j] + side[j + 1 :], 1), known)
+            at = nearest(np.concatenate(side[:j] + side[j + 1 :], 1), known)[1][:, 0]
             counts.append(Counted(close(side[j], made[j][at]), len(at)))
         truth = sides[0][j]
         blind = made[j][rng.integers(len(known), size=len(truth))]

@@ -6,8 +6,8 @@ import numpy as np
 
 from fedjax_health.attacks.base import public_blocks
 from fedjax_health.attacks.disclosure import Counted, Disclosure, Outcome, People, one_a_client
-from fedjax_health.attacks.neighbours import nearest_sets
 from fedjax_health.data.schema import Schema
+from fedjax_health.neighbours import nearest
 from fedjax_health.types import Table
 
 NEIGHBOURS = 10
@@ -28,7 +28,7 @@ def _attempt(
     for side in people:
         blocks = public_blocks(one_a_client(side, queries, rng), schema)
         sets = [
-            nearest_sets(np.concatenate([blocks[j] for j in half], 1), space, NEIGHBOURS)
+            nearest(np.concatenate([blocks[j] for j in half], 1), space, min(NEIGHBOURS, len(space)))[1]
             for half, space in zip(halves, spaces, strict=True)
         ]
         counts.append(Counted(_linked(*sets), len(blocks[0])))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedjax_health.attacks.base import Attack, Published, at_most, public_space, require_synthetic
-from fedjax_health.attacks.neighbours import closeness, nearest
 from fedjax_health.data.schema import Schema
+from fedjax_health.neighbours import closeness, nearest_distance
 from fedjax_health.types import Table
 
 NAME = "monte-carlo"
@@ -17,7 +17,7 @@ LEAST = 1e-6  # public scales: below any published resolution
 def _score(published: Published, records: Table, schema: Schema, rng: np.random.Generator) -> np.ndarray:
     synthetic = public_space(require_synthetic(published, NAME), schema)
     reference = at_most(public_space(published.reference, schema), MAX_ROWS, rng)
-    radius = max(float(np.median(nearest(reference, synthetic))), LEAST)
+    radius = max(float(np.median(nearest_distance(reference, synthetic))), LEAST)
     return closeness(public_space(records, schema), synthetic, radius, LEAST) / len(synthetic)
 
 

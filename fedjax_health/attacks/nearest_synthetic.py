@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedjax_health.attacks.base import Attack, Published, public_space, require_synthetic
-from fedjax_health.attacks.neighbours import nearest
 from fedjax_health.data.schema import Schema
+from fedjax_health.neighbours import nearest_distance
 from fedjax_health.types import Table
 
 NAME = "nearest-synthetic"
@@ -14,8 +14,8 @@ NAME = "nearest-synthetic"
 
 def _score(published: Published, records: Table, schema: Schema, rng: np.random.Generator) -> np.ndarray:
     points = public_space(records, schema)
-    to_synthetic = nearest(points, public_space(require_synthetic(published, NAME), schema))
-    to_reference = nearest(points, public_space(published.reference, schema))
+    to_synthetic = nearest_distance(points, public_space(require_synthetic(published, NAME), schema))
+    to_reference = nearest_distance(points, public_space(published.reference, schema))
     total = to_reference + to_synthetic
     return np.divide(to_reference - to_synthetic, total, out=np.zeros(len(points)), where=total > 0)
 

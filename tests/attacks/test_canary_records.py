@@ -16,9 +16,9 @@ from fedjax_health.attacks.canary_records import (
     make_rare_values,
     with_canary_clients,
 )
-from fedjax_health.attacks.neighbours import nearest
 from fedjax_health.data.encode import public_scaling
 from fedjax_health.data.vitals import make_vitals
+from fedjax_health.neighbours import nearest_distance
 from fedjax_health.privacy.fit import client_weights, fit_representation
 from fedjax_health.types import Table, UserError
 
@@ -93,8 +93,8 @@ def test_canaries_are_public_points_far_from_people():
     for own, above in (("spo2_min", "spo2"), ("dbp", "sbp")):
         assert (CANARIES.values[:, SCHEMA.index(own)] <= CANARIES.values[:, SCHEMA.index(above)]).all()
     crowd = public_space(people(500, 1), SCHEMA)
-    usual = nearest(public_space(people(500, 2), SCHEMA), crowd)
-    assert nearest(public_space(CANARIES, SCHEMA), crowd).min() > 1.5 * np.quantile(usual, 0.99)
+    usual = nearest_distance(public_space(people(500, 2), SCHEMA), crowd)
+    assert nearest_distance(public_space(CANARIES, SCHEMA), crowd).min() > 1.5 * np.quantile(usual, 0.99)
 
 
 def test_they_are_clients_of_their_own_whose_records_are_alike():

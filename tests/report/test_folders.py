@@ -101,7 +101,8 @@ def test_figures_that_a_known_table_does_not_know_are_shown(light, fake):
     for name in (
         "novel distance", "novel p", "some-bound", "alpha: rare", "brier", "train-on-boosting", "reliability: bin 3",
         "brier gain",
-        "novel rate", "novel rate: slow", "federated+synthetic+dp", "LiRA", "novel-attack", "record-level", "advantage", "sex male",
+        "novel rate", "novel rate: slow", "federated+synthetic+dp", "LiRA", "novel-attack", "record-level", "advantage",
+        "sex male",
         "sex · novel gap", "sex male · risk", "shadows · novel cost", "second audit", "novel bound", "novel total",
     ):  # fmt: skip
         assert name in text, name
