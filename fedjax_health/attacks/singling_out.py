@@ -54,23 +54,26 @@ def matching(columns: np.ndarray, terms: Condition) -> np.ndarray:
     return rows
 
 
-def isolated(sides: list[tuple[np.ndarray, np.ndarray]], conditions: list[Condition]) -> list[int]:
-    """Conditions that one person alone meets, whatever the side, counted by that person's side.
+def isolated(sides: list[tuple[np.ndarray, np.ndarray]], conditions: list[Condition]) -> list[Counted]:
+    """People whom a condition isolates: who alone meets it, whatever the side; of how many conditions.
 
     Args:
       sides: (columns f32[F + 1, M], client i32[M]) of groups of people.
       conditions: of `matching`.
 
     Returns:
-      A count a side.
+      A count a side, each person once. Conditions that isolate somebody anew are no further guesses: an outlier meets many.
     """
-    hits = [0] * len(sides)
+    found: list[set[int]] = [set() for _ in sides]
+    repeats = 0
     for terms in conditions:
         met = [client[matching(columns, terms)] for columns, client in sides]
         at = [side for side, who in enumerate(met) if len(who)]
         if len(at) == 1 and (met[at[0]] == met[at[0]][0]).all():
-            hits[at[0]] += 1
-    return hits
+            person = int(met[at[0]][0])
+            repeats += person in found[at[0]]
+            found[at[0]].add(person)
+    return [Counted(len(people), len(conditions) - repeats) for people in found]
 
 
 def _of_one_column(columns: np.ndarray, j: int, coded: bool) -> list[Condition]:
@@ -142,9 +145,8 @@ def _attempt(
     for name, make in {"univariate": _univariate, "multivariate": _multivariate}.items():
         conditions = make(made, coded, queries, rng)
         members, others = isolated(sides, conditions)
-        blind, n = isolated(sides, _blind(made, conditions, coded, rng))[0], len(conditions)
-        control = Counted(others, n if outside else 0)
-        found[name] = Outcome(Counted(members, n), Counted(blind, n), control, scale)
+        blind = isolated(sides, _blind(made, conditions, coded, rng))[0]
+        found[name] = Outcome(members, blind, others if outside else Counted(0, 0), scale)
     return found
 
 
@@ -159,7 +161,7 @@ def make_singling_out() -> Disclosure:
     A condition is met by all records of a person or by one; it isolates if exactly one person of all, members and those who
     stayed out, meets it. If the table knew of none of them, that person would be a member k times as often as not, k members
     to each other: the control's rate is that of isolated others times k (the source has as many others, and lets each side
-    isolate for itself).
+    isolate for itself). A person is counted once, and further conditions that isolate it are no guesses.
 
     Returns:
       Disclosure; outcomes "univariate" and "multivariate", of as many guesses as there were conditions to be found.
