@@ -218,7 +218,7 @@ def get_config() -> Any:
                 "augmentation": "fixed",
                 "real_fractions": (1.0,),
             },
-            "attacks": {"shadows": 0, "shadow_targets": 1_000, "update_rounds": 0, "stages": ()},
+            "attacks": {"shadows": 0, "shadow_targets": 1_000, "update_rounds": 0, "generators": 0},
         },
         convert_dict=True,
     )

@@ -22,13 +22,13 @@ class AttacksConfig:
       shadow_targets: clients that are in each shadow by a fair coin; all others always are. 0 = all clients are targets.
       update_rounds: also attacks what each round publishes, looking at every so-manieth round, each time at the cost of
         training all targets; 0 = does not.
-      stages: "<domain>/<model>" of the run's that are attacked; () = all of them.
+      generators: how many of the run's are attacked, in the order of data.domains and, of each, of models; 0 = all.
     """
 
     shadows: int = 0
     shadow_targets: int = 1_000
     update_rounds: int = 0
-    stages: tuple[str, ...] = ()
+    generators: int = 0
 
 
 def check_attacks(c: Config) -> None:
@@ -40,21 +40,25 @@ def check_attacks(c: Config) -> None:
     Raises:
       UserError: the first rule broken.
     """
+    from fedjax_health.checks import STREAMS  # which imports this module
+
     a = c.attacks
+    streams = sorted(set(c.data.domains) & set(STREAMS))
+    require(
+        a.shadows == 0 or not streams,
+        f"config attacks.shadows={a.shadows} trains on records, and data.domains={streams} hold windows; set it to 0",
+    )
     require(
         a.shadows == 0 or a.shadows >= FEWEST,
         f"config attacks.shadows={a.shadows} must be 0 (none) or at least {FEWEST}: each is attacked by means of the others",
     )
-    for name in ("shadow_targets", "update_rounds"):
+    for name in ("shadow_targets", "update_rounds", "generators"):
         value = getattr(a, name)
         require(value >= 0, f"config attacks.{name}={value} must be 0 or more")
     require(
         a.update_rounds == 0 or a.shadows > 0,
         f"config attacks.update_rounds={a.update_rounds} compares shadow federations, and attacks.shadows=0: set both, or none",
     )
-    known = [f"{domain}/{model}" for domain in c.data.domains for model in c.models]
-    strange = [stage for stage in a.stages if stage not in known]
-    require(not strange, f"config attacks.stages={strange} are none of the run's: {', '.join(known)}")
     odd = [
         m
         for m in c.models

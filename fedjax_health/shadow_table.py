@@ -108,11 +108,13 @@ def shadow_tables(config: Config, plan: PrivacyPlan, p: Prepared, done: Mapping[
       p: the domain.
       done: rounds of each training, "<domain>/<model>" -> T.
     """
-    stages, rows = config.attacks.stages, []
-    chosen = [m for m in config.models if not stages or f"{p.domain.name}/{m}" in stages]
-    world = make_world(config, plan, p) if chosen else None
+    every, rows = [(domain, model) for domain in config.data.domains for model in config.models], []
+    attacked = every[: config.attacks.generators or len(every)]
+    chosen = [model for domain, model in attacked if domain == p.domain.name]
+    if not chosen:
+        return []
+    world = make_world(config, plan, p)
     for i, model in enumerate(chosen):
-        assert world is not None
         views = (REAL, SYNTHETIC) if i == 0 else (SYNTHETIC,)
         rows += table(world, model, run_shadows(world, model, done.get(f"{p.domain.name}/{model}", 0), views))
     return rows

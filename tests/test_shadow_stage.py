@@ -214,6 +214,11 @@ def test_a_run_has_them_when_asked_and_its_ledger_is_as_without(monkeypatch, tmp
         return scores
 
     monkeypatch.setattr(shadow_table, "run_shadows", run_shadows)
+    c = config(generators=1)
+    two = dataclasses.replace(c, data=dataclasses.replace(c.data, domains=("other", "toy")))
+    assert (
+        shadow_table.shadow_tables(two, world.plan, world.prepared, {}) == [] and not asked
+    )  # the other's is the first
     ledgers = []
     for shadows in (SHADOWS, 0):
         folder = str(tmp_path / str(shadows))
