@@ -40,9 +40,10 @@ def get_config(variant: str = "") -> ConfigDict:
              "client_learning_rate": 1.0, "step_clip_norm": 0.0, "l2_clip_norm": 1e6, "ema_decay": 0.995}
         )  # fmt: skip
     config.vae.train.server_learning_rate = 2e-3
-    # a critic that is twenty times as fast as the generator, and many rounds
-    config.wgan_gp.train.server_learning_rate, config.wgan_gp.generator_learning_rate = 2e-3, 1e-4
-    config.wgan_gp.train.update({"rounds": 6_000, "rounds_per_chunk": 500, "cohort": 40, "ema_decay": 0.999})
+    # a critic without momentum, ten times as fast as the generator, and many rounds
+    config.wgan_gp.train.server_optimizer = "rmsprop"
+    config.wgan_gp.train.server_learning_rate, config.wgan_gp.generator_learning_rate = 1e-3, 1e-4
+    config.wgan_gp.train.update({"rounds": 15_000, "rounds_per_chunk": 500, "cohort": 30, "ema_decay": 0.9995})
     if variant == "private":
         config.name = "vitals_private"
         config.models = ("vae",)
