@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import types
 from typing import Any
 
 import jax
@@ -61,11 +62,14 @@ def make_world(c: configuration.Config, changed: Any = None) -> shadow_stage.Wor
 
 
 @functools.cache
-def found(kind: str, changed: bool = False) -> tuple[shadow_stage.World, shadow_stage.Found]:
+def world_of(kind: str, changed: bool = False) -> shadow_stage.World:
     c = config(kind, update_rounds=2 if kind == "public" else 0)
-    world = make_world(c)
-    if changed:
-        world = make_world(c, outsiders(world))
+    return make_world(c, outsiders(world_of(kind)) if changed else None)
+
+
+@functools.cache
+def found(kind: str, changed: bool = False) -> tuple[shadow_stage.World, shadow_stage.Found]:
+    world = world_of(kind, changed)
     return world, shadow_stage.run_shadows(world, "vae", 4, ("real", "synthetic"))
 
 
@@ -104,7 +108,7 @@ def test_a_shadow_is_the_federation_that_a_run_would_train_alone():
     assert np.abs(scores.record["own"][2] - alone).max() > 0.01
 
 
-@pytest.mark.parametrize("kind", ["public", "copula"])
+@pytest.mark.parametrize("kind", ["public", pytest.param("copula", marks=pytest.mark.long)])
 def test_records_of_clients_that_are_out_do_not_matter(kind):
     """Class shares, representation, generator and models of shadow 0: nothing of them reads who is out."""
     world, before = found(kind)
@@ -118,7 +122,7 @@ def test_records_of_clients_that_are_out_do_not_matter(kind):
 
 
 def test_memory_is_bounded_by_blocks_that_change_nothing(monkeypatch):
-    world, _ = found("copula")
+    world = world_of("copula")
     monkeypatch.setattr(shadow_stage, "BLOCK_BYTES", 1)
     few = shadow_stage._block_size(world)
     assert few == world.mesh.size == 4
@@ -161,7 +165,7 @@ def test_log_odds_keep_what_a_probability_near_one_loses():
 
 @pytest.mark.parametrize("kind", ["scores", "copula"])
 def test_calibration_in_the_program_is_that_of_a_run(kind):
-    world, _ = found("copula")
+    world = world_of("copula")
     fitted = world.prepared.fitted[0]
     missing = (-1, 6, -1)
 
@@ -203,6 +207,9 @@ def test_rules_of_the_section():
 
 def test_a_run_has_them_when_asked_and_its_ledger_is_as_without(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "build_domain", lambda name, config: toy.domain(CLIENTS)._replace(name=name))
+    monkeypatch.setattr(experiment, "train", lambda *_: types.SimpleNamespace(rounds=4))
+    for name in ("audit", "cost_rows", "synthesise"):
+        monkeypatch.setattr(experiment, name, lambda *_: [])
     monkeypatch.setattr(experiment, "evaluate", lambda *_: None)
     monkeypatch.setattr(experiment, "render_report", lambda path: path)
     monkeypatch.setattr(experiment, "show", lambda *_: None)
@@ -231,3 +238,13 @@ def test_a_run_has_them_when_asked_and_its_ledger_is_as_without(monkeypatch, tmp
     rows = {(r.row, r.metric): r.n for r in read_rows(str(tmp_path / str(SHADOWS) / "tables" / "membership.csv"))}
     assert rows["model-on-synthetic:lira", "auc"] == SHADOWS
     assert rows["model-on-synthetic:lira", "tpr_at_1pct_fpr"] == world.member.sum()
+
+
+def test_a_representation_is_fitted_on_who_is_in():
+    """The part of a shadow that is made on the host: of the same masks and other records of those who are out, the same."""
+    world, other = world_of("copula"), world_of("copula", changed=True)
+    for before, after in zip(world.prepared.fitted[0], other.prepared.fitted[0], strict=True):
+        width = min(np.shape(before)[-1], np.shape(after)[-1])  # padded to that of the widest shadow
+        np.testing.assert_array_equal(np.asarray(before)[..., :width], np.asarray(after)[..., :width])
+    assert not np.array_equal(world.prepared.fitted[1].factor, other.prepared.fitted[1].factor)
+    np.testing.assert_array_equal(world.prepared.shares[0], other.prepared.shares[0])
