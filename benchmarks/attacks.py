@@ -1,10 +1,12 @@
 """What attacks find where the answer is known, and what shadow federations add.
 
-`python -m benchmarks.attacks [--quick] [--out FILE] [--parts known]`. Each part is a function quick -> results in a module of
+`python -m benchmarks.attacks [--quick] [--out FILE] [--parts known,lira,shadows]`. Each part is a function quick -> results in a module of
 its own, and runs in a process of its own:
 
 known   of `benchmarks.known_attacks`: every attack that needs no shadow, on a table that is a copy of the members' records and
-        on one of other people.
+        on one of other people;
+lira, shadows
+        of `benchmarks.shadow_attacks`: attacks by shadow federations, and what 64 of them take.
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ from typing import Any
 from benchmarks import report, work
 
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "scikit-learn")
-PARTS = {"known": "known_attacks.results"}  # name to module.function in `benchmarks`
+PARTS = {  # name to module.function in `benchmarks`
+    "known": "known_attacks.results",
+    "lira": "shadow_attacks.lira_part",
+    "shadows": "shadow_attacks.shadows_part",
+}
 
 
 def apart(part: str, quick: bool) -> list[dict[str, Any]]:
