@@ -1,7 +1,7 @@
 """What attacks find where the answer is known, and what shadow federations add.
 
-`python -m benchmarks.attacks [--quick] [--out FILE] [--parts known,lira,shadows]`. Each part is a function quick -> results in a module of
-its own, and runs in a process of its own:
+`python -m benchmarks.attacks [--quick] [--out FILE] [--parts known,lira,shadows]`. Each part is a function quick -> results
+in a module of its own, and runs in a process of its own:
 
 known   of `benchmarks.known_attacks`: every attack that needs no shadow, on a table that is a copy of the members' records and
         on one of other people;
