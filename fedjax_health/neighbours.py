@@ -36,6 +36,8 @@ def nearest(points: np.ndarray, to: np.ndarray, k: int = 1) -> tuple[np.ndarray,
     Raises:
       ValueError: k is more than m (scikit-learn's).
     """
+    if not len(points):  # scikit-learn refuses
+        return np.zeros((0, k)), np.zeros((0, k), np.int64)
     index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(to).kneighbors(points, return_distance=False)
     return _exact(points, to, index)
 
@@ -47,7 +49,7 @@ def nearest_distance(points: np.ndarray, to: np.ndarray) -> np.ndarray:
       points: f64[n, D].
       to: f64[m, D], m > 0.
     """
-    return nearest(points, to)[0][:, 0] if len(points) else np.zeros(0)
+    return nearest(points, to)[0][:, 0]
 
 
 def nearest_others(points: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
