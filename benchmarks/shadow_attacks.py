@@ -144,12 +144,19 @@ def work_d_part(quick: bool) -> list[dict[str, Any]]:
             few = ("--models", str(2 if quick else TORCH_MODELS))
             theirs.append(child("benchmarks.peers.torch_shadows", *few, environment="torch"))
     rates = [statistics.median(line["rates"]) for line in ours]
+    cpu = [statistics.median(line["cpu"]) for line in ours]
     if not torch:
-        return [report.make_result("shadows/work D", rates, "models/s")]
+        return [
+            report.make_result("shadows/work D", rates, "models/s"),
+            report.make_result("shadows/work D: CPU", cpu, "s/model"),
+        ]
     base = [statistics.median(line["rates"]) for line in theirs]
+    base_cpu = [statistics.median(line["cpu"]) for line in theirs]
     return [
         report.make_result("shadows/work D", rates, "models/s", "shadows/work D, loop in PyTorch", base),
         report.make_result("shadows/work D, loop in PyTorch", base, "models/s"),
+        report.make_result("shadows/work D: CPU", cpu, "s/model"),
+        report.make_result("shadows/work D, loop in PyTorch: CPU", base_cpu, "s/model", "shadows/work D: CPU", cpu),
         report.make_result("shadows/work D: loss", [line["loss"] for line in ours], "nats"),
         report.make_result("shadows/work D, loop in PyTorch: loss", [line["loss"] for line in theirs], "nats"),
     ]

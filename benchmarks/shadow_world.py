@@ -176,8 +176,8 @@ def work_d_part(quick: bool) -> dict[str, Any]:
     own = {"key": keys, "rows": jnp.asarray(work_d.halves())}
     common = {"x": jnp.asarray(x), "y": jnp.asarray(y, jnp.int32), "numbers": numbers}
     program = jax.jit(over_shadows(shadow, make_shadow_mesh())).lower(own, common).compile()
-    rates = work_d.measure(lambda: jax.block_until_ready(program(own, common)), work_d.MODELS, 1 if quick else 3)
-    return {"rates": rates, "loss": float(np.mean(program(own, common)))}
+    found = work_d.measure(lambda: jax.block_until_ready(program(own, common)), work_d.MODELS, 1 if quick else 3)
+    return {**found, "loss": float(np.mean(program(own, common)))}
 
 
 PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -32,19 +33,20 @@ def halves(seed: int = 3) -> np.ndarray:
     return np.stack([rng.permutation(POOL)[:ROWS] for _ in range(MODELS)]).astype(np.int32)
 
 
-def print_rates(rates: list[float], loss: float, versions: dict[str, str]) -> None:
+def print_rates(found: dict[str, list[float]], loss: float, versions: dict[str, str]) -> None:
     """The last line of a system's output.
 
     Args:
-      rates: models a second of each repeat.
+      found: of `measure`.
       loss: mean of all models on the rows they were trained on, nats.
       versions: of the packages that matter.
     """
-    print(json.dumps({"rates": rates, "loss": loss, "versions": versions}), flush=True)
+    print(json.dumps({**found, "loss": loss, "versions": versions}), flush=True)
 
 
-def measure(run: Callable[[], object], models: int, repeats: int) -> list[float]:
-    """Models a second of each repeat, after one that is not counted.
+def measure(run: Callable[[], object], models: int, repeats: int) -> dict[str, list[float]]:
+    """Of each repeat, after one that is not counted, models a second, and seconds of CPU a model, which other programs on the
+    same cores disturb less.
 
     Args:
       run: trains them; waits for its result.
@@ -52,4 +54,9 @@ def measure(run: Callable[[], object], models: int, repeats: int) -> list[float]
       repeats: timed ones.
     """
     run()
-    return [models / work.timed(run)[0] for _ in range(repeats)]
+    found: dict[str, list[float]] = {"rates": [], "cpu": []}
+    for _ in range(repeats):
+        before = time.process_time()
+        found["rates"].append(models / work.timed(run)[0])
+        found["cpu"].append((time.process_time() - before) / models)
+    return found

@@ -37,8 +37,8 @@ def main() -> None:
             with torch.no_grad():
                 losses[i] = float(criterion(net(own_x)[:, 0], own_y))
 
-    rates = work_d.measure(run, args.models, args.repeats)
-    work_d.print_rates(rates, sum(losses) / len(losses), work.versions("torch", "numpy"))
+    found = work_d.measure(run, args.models, args.repeats)
+    work_d.print_rates(found, sum(losses) / len(losses), work.versions("torch", "numpy"))
 
 
 if __name__ == "__main__":

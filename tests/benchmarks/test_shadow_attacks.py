@@ -42,13 +42,15 @@ def test_ratios_are_of_the_same_work(monkeypatch):
         if arguments[0] == "one":
             assert cache is not None
             return {"total_s": 10.0}
-        return {"rates": [50.0] if module == "benchmarks.shadow_world" else [2.5], "loss": 0.1}
+        ours = module == "benchmarks.shadow_world"
+        return {"rates": [50.0 if ours else 2.5], "cpu": [0.02 if ours else 0.2], "loss": 0.1}
 
     monkeypatch.setattr(shadow_attacks, "child", child)
     monkeypatch.setattr(compare, "installed", lambda _: True)
     found = {r["name"]: r for r in shadow_attacks.results(False, ["shadows"])}
     assert found["shadows/64 as processes, estimated from 4"]["ratio"] == pytest.approx(16.0)
     assert found["shadows/work D"]["ratio"] == pytest.approx(20.0)
+    assert found["shadows/work D, loop in PyTorch: CPU"]["ratio"] == pytest.approx(10.0)
 
 
 def test_work_d_is_the_same_rows_everywhere_and_needs_numpy_alone():
