@@ -151,7 +151,7 @@ def test_a_share_that_the_class_shares_leave_no_room_for_is_refused():
     assert "representation_share=0.99" in str(e.value) and "more than privacy.epsilon=8" in str(e.value)
 
 
-def test_it_is_in_every_table_beside_a_trained_one_and_goes_on_where_it_stopped(tmp_path):
+def in_every_table(tmp_path):
     run, given = tmp_path / "run", config(models=("copula", "vae"), quick_compile=False)
     experiment.run(given, str(run))
     rows = {name: read_rows(str(run / "tables" / f"{name}.csv")) for name in TABLES}
@@ -164,6 +164,16 @@ def test_it_is_in_every_table_beside_a_trained_one_and_goes_on_where_it_stopped(
     synthetic = {p.name: p.read_bytes() for p in (run / "synthetic").iterdir()}
     assert {f"toy_{m}.{e}" for m in given.models for e in ("parquet", "generator.json")} < set(synthetic)
     assert "One-shot copula" in (run / "report.html").read_text()
+    return run, given, synthetic
+
+
+def test_it_is_in_every_table_beside_a_trained_one(tmp_path):
+    in_every_table(tmp_path)
+
+
+@pytest.mark.long
+def test_it_goes_on_where_it_stopped(tmp_path):
+    run, given, synthetic = in_every_table(tmp_path)
     first = {name: (run / "tables" / f"{name}.csv").read_bytes() for name in TABLES if name != "efficiency"}
     experiment.run(given, str(run))
     assert synthetic == {p.name: p.read_bytes() for p in (run / "synthetic").iterdir()}

@@ -107,6 +107,7 @@ def test_a_program_repeats_itself_and_takes_other_numbers_and_records():
     assert not np.array_equal(first, weights([3, 3], numbers, store._replace(y=1 - store.y)))
 
 
+@pytest.mark.long
 def test_variants_do_what_they_say():
     ran = {name: throughput.make_ours(100, 1, variant).once() for name, variant in throughput.VARIANTS.items()}
     updates = {name: count for name, (_, count, _) in ran.items()}

@@ -137,6 +137,7 @@ def test_two_runs_of_one_config_differ_and_no_secret_is_left(tmp_path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_interrupted_equals_uninterrupted_with_the_same_secret(tmp_path, monkeypatch):
     """Interrupted in its second training, when the first one has ended and keeps no key."""
     both, words = {"models": ("vae", "gan")}, hashlib.sha256(b"another").digest()

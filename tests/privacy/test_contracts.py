@@ -184,6 +184,7 @@ def test_every_contract_holds(parts):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_contract_holds_over_20_seeds(parts):
     for seed in range(1, 20):  # 0 is above
         for name, contract in CONTRACTS.items():

@@ -96,6 +96,7 @@ def test_two_processes_equal_one_bit_for_bit(tmp_path, whole):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_sum_of_floats_differs_by_its_order_only(tmp_path, whole):
     one, _ = trained(1, 4, tmp_path / "one", "mean")
     two, _ = trained(2, 2, tmp_path / "two", "mean")
@@ -116,7 +117,7 @@ def test_two_processes_with_a_secret_equal_one_and_keep_it_from_the_disk(tmp_pat
         assert files and not [p for p in files if SECRET_KEY.tobytes() in p.read_bytes()]
 
 
-@pytest.mark.parametrize(("lost", "then"), [(0, (2, 1)), (1, (1, 2))])
+@pytest.mark.parametrize(("lost", "then"), [(0, (2, 1)), pytest.param(1, (1, 2), marks=pytest.mark.long)])
 def test_a_lost_process_ends_the_other_and_a_restart_ends_as_if_nothing_had_happened(tmp_path, whole, lost, then):
     processes = started(2, 1, tmp_path, seconds=0.5)
     began = time.monotonic()
