@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from launch.messages import option_sentence
+from launch.command import run_command
 
 _NEEDED = ("clients", "cohort", "rounds")
 
@@ -53,38 +53,22 @@ def _text(found: dict[str, Any]) -> str:
     return "\n".join(f"{name:36}{value}" for name, value in lines)
 
 
+def _budget(given: dict[str, Any]) -> str:
+    from fedjax_health.privacy import budget
+
+    spent = budget.read_spent(given["spent"]) if given["spent"] is not None else None
+    found = budget.budget(budget.Request(**{name: given[name] for name in budget.Request._fields}), spent)
+    return json.dumps(found, allow_nan=False) if given["json"] else _text(found)
+
+
 def main(argv: list[str]) -> int:
     """The command; what the user can mend is one sentence on stderr and exit code 2.
 
     Args:
       argv: with the program's name in front.
     """
-    options = _flags()
-    from fedjax_health.types import UserError
-
-    try:
-        rest = options(argv)[1:]
-        if options["help"].value:
-            print(f"{__doc__}\n{options.get_help()}")
-            return 0
-        from fedjax_health.privacy import budget
-
-        for name in _NEEDED:
-            if options[name].value is None:
-                raise UserError(f"--{name} is missing; give at least --{', --'.join(_NEEDED)} and --epsilon")
-        if rest:
-            raise UserError(f"unexpected argument {rest[0]!r}; options start with --")
-        values: dict[str, Any] = {name: options[name].value for name in budget.Request._fields}
-        spent = budget.read_spent(options["spent"].value) if options["spent"].value is not None else None
-        found = budget.budget(budget.Request(**values), spent)
-    except flags.Error as error:
-        print(f"error: {option_sentence(error, options)}", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(found, allow_nan=False) if options["json"].value else _text(found))
-    return 0
+    also = f"at least --{', --'.join(_NEEDED)} and --epsilon"
+    return run_command(argv, _flags(), __doc__, _NEEDED, _budget, also)
 
 
 if __name__ == "__main__":

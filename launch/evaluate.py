@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from launch.messages import option_sentence
+from launch.command import run_command
 
 _NEEDED = ("real", "holdout", "synthetic", "out")
 
@@ -36,41 +36,20 @@ def _flags() -> flags.FlagValues:
     return own
 
 
+def _judge(given: dict[str, Any]) -> str:
+    from fedjax_health import judge
+
+    given |= {"synthetic": judge.named(given["synthetic"]), "groups": tuple(given["group"])}
+    return judge.judge(judge.Request(**{name: given[name] for name in judge.Request._fields}), given["out"])
+
+
 def main(argv: list[str]) -> int:
     """The command; what the user can mend is one sentence on stderr and exit code 2.
 
     Args:
       argv: with the program's name in front.
     """
-    options = _flags()
-    from fedjax_health.types import UserError
-
-    try:
-        rest = options(argv)[1:]
-        if options["help"].value:
-            print(f"{__doc__}\n{options.get_help()}")
-            return 0
-        given: dict[str, Any] = {name: options[name].value for name in options}
-        for name in _NEEDED:
-            if not given[name]:
-                raise UserError(f"--{name} is missing; give --{', --'.join(_NEEDED)}")
-        if rest:
-            raise UserError(f"unexpected argument {rest[0]!r}; options start with --")
-        from fedjax_health import judge
-
-        given |= {"synthetic": judge.named(given["synthetic"]), "groups": tuple(given["group"])}
-        report = judge.judge(judge.Request(**{name: given[name] for name in judge.Request._fields}), given["out"])
-    except flags.Error as error:
-        print(f"error: {option_sentence(error, options)}", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
-        return 2
-    print(report)
-    return 0
+    return run_command(argv, _flags(), __doc__, _NEEDED, _judge)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import Any
 
 from absl import flags
 
+from launch.command import run_command
 from launch.machine import use_all_cores
-from launch.messages import option_sentence
 
 _NEEDED = ("run", "domain", "model", "rows", "out")
 
@@ -59,45 +59,25 @@ def find(run: str, domain: str, model: str) -> str:
     return path
 
 
+def _sample(given: dict[str, Any]) -> str:
+    from fedjax_health.synthesis.generator import load_generator, sampling_key
+    from fedjax_health.synthesis.write import check_target, write_tables
+
+    check_target(given["out"])
+    domain, model = given["domain"], given["model"]
+    generator = load_generator(find(given["run"], domain, model))
+    rows = generator.stream(given["rows"], sampling_key(given["seed"], domain, model), given["where"])
+    write_tables(rows, generator.schema, given["out"])
+    return given["out"]
+
+
 def main(argv: list[str]) -> int:
     """The command; what the user can mend is one sentence on stderr and exit code 2.
 
     Args:
       argv: with the program's name in front.
     """
-    options = _flags()
-    from fedjax_health.types import UserError
-
-    try:
-        rest = options(argv)[1:]
-        if options["help"].value:
-            print(f"{__doc__}\n{options.get_help()}")
-            return 0
-        given: dict[str, Any] = {name: options[name].value for name in options}
-        for name in _NEEDED:
-            if given[name] is None:
-                raise UserError(f"--{name} is missing; give --{', --'.join(_NEEDED)}")
-        if rest:
-            raise UserError(f"unexpected argument {rest[0]!r}; options start with --")
-        from fedjax_health.synthesis.generator import load_generator, sampling_key
-        from fedjax_health.synthesis.write import check_target, write_tables
-
-        check_target(given["out"])
-        domain, model = given["domain"], given["model"]
-        generator = load_generator(find(given["run"], domain, model))
-        rows = generator.stream(given["rows"], sampling_key(given["seed"], domain, model), given["where"])
-        write_tables(rows, generator.schema, given["out"])
-    except flags.Error as error:
-        print(f"error: {option_sentence(error, options)}", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
-        return 2
-    print(given["out"])
-    return 0
+    return run_command(argv, _flags(), __doc__, _NEEDED, _sample)
 
 
 if __name__ == "__main__":

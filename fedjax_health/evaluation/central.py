@@ -9,26 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.naive_bayes import GaussianNB
-from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
 from fedjax_health import rng
-from fedjax_health.attacks.base import public_space
 from fedjax_health.data.schema import Schema
 from fedjax_health.evaluation import baselines, utility
 from fedjax_health.evaluation.bootstrap import client_intervals, rows_with_intervals
 from fedjax_health.evaluation.calibration import calibration_figures
+from fedjax_health.evaluation.classifiers import BOOSTED, KINDS, LOGISTIC, Predict, fit_classifier
 from fedjax_health.evaluation.rows import Figures
 from fedjax_health.evaluation.setting import Setting, Subject, included
-from fedjax_health.evaluation.similarity import one_thread
 from fedjax_health.evaluation.suite import COPULA, Fits, rows_of_clients
 from fedjax_health.types import Row, Table
 
-LOGISTIC, BOOSTED, BAYES, TREE = "logistic-regression", "boosted-trees", "naive-bayes", "decision-tree"
-KINDS = (LOGISTIC, BOOSTED, BAYES, TREE)
 SHOWN = (
     LOGISTIC,
     BOOSTED,
@@ -36,7 +29,6 @@ SHOWN = (
 FEDERATED = "federated"
 MOST_ROWS = 10_000  # fitted to, which bounds the time; more hardly move these models
 NAN = float("nan")
-Predict = Callable[[Table], np.ndarray]  # records -> f64[M, 2], probabilities of class 0 and of any other
 
 
 class Choice(NamedTuple):
@@ -46,45 +38,21 @@ class Choice(NamedTuple):
     worth: dict[str, float]
 
 
-def _features(table: Table, schema: Schema, kind: str) -> np.ndarray:
-    if kind == BOOSTED:
-        return table.values.astype(np.float64)  # codes, and missing values natively
-    return public_space(table, schema)[:, : -schema.num_classes]  # its last columns are the label
-
-
-@one_thread
 def fit_central(kind: str, table: Table, schema: Schema, seed: int) -> Predict:
-    """Fits one classifier of "any class but 0" to a table.
+    """Fits one classifier of "any class but 0" to a table; see `classifiers.fit_classifier`.
 
     Args:
-      kind: of `KINDS`. Inputs are `public_space` without the label (nothing is estimated from test records), raw values and
-        codes for boosted trees.
+      kind: of `classifiers.KINDS`.
       table: training records, real or synthetic.
       schema: their columns.
       seed: of the trees.
 
     Returns:
-      Predict; with one class in the table, that class for certain.
+      records -> f64[M, 2], probabilities of class 0 and of any other.
     """
-    positive = table.label != 0
-    if len(np.unique(positive)) < 2:
-        share = float(positive.mean()) if len(positive) else 0.0
-        return lambda other: np.tile([1 - share, share], (len(other.label), 1))
-    if kind == LOGISTIC:
-        model = LogisticRegression(max_iter=1000)
-    elif kind == BAYES:
-        model = GaussianNB()
-    elif kind == TREE:
-        model = DecisionTreeClassifier(max_depth=6, min_samples_leaf=20, random_state=seed)
-    else:
-        categorical = [c.kind != "numeric" for c in schema.inputs]
-        model = HistGradientBoostingClassifier(
-            early_stopping=False,  # pyright: ignore[reportArgumentType]
-            categorical_features=categorical,  # pyright: ignore[reportArgumentType]
-            random_state=seed,
-        )
-    model.fit(_features(table, schema, kind), positive)
-    return lambda other: np.asarray(model.predict_proba(_features(other, schema, kind)), np.float64)
+    two = table._replace(label=(table.label != 0).astype(table.label.dtype))
+    predict = fit_classifier(kind, two, schema, seed)
+    return lambda other: predict(other)[:, :2]
 
 
 def ranking_figures(row: str, choice: Choice) -> Figures:

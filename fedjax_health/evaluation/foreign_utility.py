@@ -6,27 +6,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from fedjax_health.attacks.base import public_space
-from fedjax_health.data.schema import Schema
 from fedjax_health.data.split import take_clients
 from fedjax_health.evaluation import baselines, fairness, utility
+from fedjax_health.evaluation.classifiers import BOOSTED, LOGISTIC, fit_classifier
 from fedjax_health.evaluation.foreign import COPULA, Case, some_rows
 from fedjax_health.evaluation.half_samples import half_masks, half_rows
 from fedjax_health.evaluation.rows import Figures
-from fedjax_health.evaluation.similarity import one_thread
 from fedjax_health.types import Row, Table
 
 VALIDATION = 0.2  # of the real clients, kept from training
 MOST_TRAINED = 50_000  # rows that a classifier learns from
 MOST_TESTED = 20_000
-MOST_CODES = 255  # categories that the trees split as such
 LEAST = 1e-12  # probability of a class that a classifier never saw
-LOGISTIC = ":logistic-regression"  # end of the rows of the second classifier
 
 
 class Fitted(NamedTuple):
@@ -46,60 +38,7 @@ class Fitted(NamedTuple):
         return -np.log(np.maximum(p, LEAST))
 
 
-def _fit(model: Callable[[], object], inputs: Callable[[Table], np.ndarray], classes: int, table: Table) -> Fitted:
-    present = np.unique(table.label)
-    fitted = model().fit(inputs(table), table.label) if len(present) > 1 else None  # pyright: ignore[reportAttributeAccessIssue]
-
-    def probabilities(of: Table) -> np.ndarray:
-        whole = np.zeros((len(of.label), classes))
-        whole[:, present] = 1.0 if fitted is None else one_thread(fitted.predict_proba)(inputs(of))
-        return whole
-
-    return Fitted(probabilities, table)
-
-
-@one_thread
-def fit_trees(table: Table, schema: Schema, seed: int) -> Fitted:
-    """Gradient-boosted trees, 100 of them, scikit-learn's defaults else; categories as such, missing values natively.
-
-    Args:
-      table: records to learn from; of one class: that class is predicted always.
-      schema: their columns.
-      seed: of scikit-learn.
-    """
-    few = [c.kind != "numeric" and len(c.categories) <= MOST_CODES for c in schema.inputs]
-    empty = np.isnan(table.values).all(0)  # of a column without any value no bins can be made
-
-    def model() -> HistGradientBoostingClassifier:
-        return HistGradientBoostingClassifier(
-            early_stopping=False,  # pyright: ignore[reportArgumentType]
-            categorical_features=few,  # pyright: ignore[reportArgumentType]
-            random_state=seed,
-        )
-
-    return _fit(model, lambda t: np.where(empty, 0.0, t.values).astype(np.float64), schema.num_classes, table)
-
-
-@one_thread
-def fit_logistic(table: Table, schema: Schema, seed: int) -> Fitted:
-    """Logistic regression with scikit-learn's default penalty on `public_space`, standardised; missing numbers at the center
-    with an indicator.
-
-    Args:
-      table: records to learn from; of one class: that class is predicted always.
-      schema: their columns.
-      seed: not used, the fit is deterministic.
-    """
-
-    def inputs(t: Table) -> np.ndarray:
-        return public_space(t, schema)[:, : -schema.num_classes]  # the label stands last
-
-    return _fit(
-        lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)), inputs, schema.num_classes, table
-    )
-
-
-CLASSIFIERS = {"": fit_trees, LOGISTIC: fit_logistic}
+CLASSIFIERS = {"": BOOSTED, f":{LOGISTIC}": LOGISTIC}  # by the end of their rows
 
 
 def joined(a: Table, b: Table) -> Table:
@@ -139,9 +78,9 @@ def fit_all(case: Case) -> Fits:
         views |= {(name, "synthetic"): part, (name, "real+synthetic"): joined(train, part)}
     seed = int(case.generator("classifiers").integers(2**31))
     by_row = {
-        (model, row + ending): fit(view, schema, seed)
+        (model, row + ending): Fitted(fit_classifier(kind, view, schema, seed), view)
         for (model, row), view in views.items()
-        for ending, fit in CLASSIFIERS.items()
+        for ending, kind in CLASSIFIERS.items()
     }
     return Fits(by_row, validation)
 

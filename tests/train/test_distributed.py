@@ -95,7 +95,6 @@ def test_two_processes_equal_one_bit_for_bit(tmp_path, whole):
     assert min(norms) > 1e-3 and len(set(norms)) == 3  # something was trained
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_a_sum_of_floats_differs_by_its_order_only(tmp_path, whole):
     one, _ = trained(1, 4, tmp_path / "one", "mean")
