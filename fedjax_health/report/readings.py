@@ -202,13 +202,14 @@ def costs(rows: Sequence[Row]) -> str:
 
 
 def disclosure(rows: Sequence[Row]) -> str:
-    """Which risks of a table of risks are above 0 with their whole interval."""
-    risks = [r for r in rows if r.metric == "risk" and not math.isnan(r.value)]
+    """Which risks of the generators are above 0 with their whole interval; model "real", a copy of members, is the ceiling."""
+    risks = [r for r in rows if r.metric == "risk" and r.model != "real" and not math.isnan(r.value)]
     if not risks:
         return ""
     above = [f"{labels.row_label(r.row)} ({_owner(r)}) {_figure(r)}" for r in risks if r.low > 0]
     listed = ": " + "; ".join(above) if above else ""
-    return f"{len(above) or 'None'} of {len(risks)} risks lie above 0 with the whole interval{listed}."
+    count = len(above) or "None"
+    return f"{count} of {len(risks)} risks lie above 0 with the whole interval{listed}. By chance 2.5\u00a0% would."
 
 
 def _models(rows: Sequence[Row]) -> list[str]:

@@ -108,7 +108,9 @@ def beats_guessing(worst: Row, attacks: int, chance: float) -> bool | None:
     """Whether the strongest of several attacks is better than guessing: its interval at level 1 - 0.05 / attacks.
 
     Bonferroni's correction, since the largest of several figures lies above chance more often than one does.
-    Clopper-Pearson for a TPR, whose n counts members; Student-t for an AUC, whose n counts seeds.
+    Student-t for an AUC, whose n counts seeds. For a TPR, whose n counts members, the lower end of Clopper-Pearson and of the
+    row's own interval widened as a normal one: that of attacks by shadow federations knows that members are no trials of
+    their own.
 
     Args:
       worst: the strongest attack's figure with its 95 % interval.
@@ -122,6 +124,8 @@ def beats_guessing(worst: Row, attacks: int, chance: float) -> bool | None:
         return None
     level = 1 - 0.05 / attacks
     if worst.metric == TPR:
-        return proportion_interval(round(worst.value * worst.n), worst.n, level)[0] > chance
+        exact = proportion_interval(round(worst.value * worst.n), worst.n, level)[0]
+        wider = float(scipy.stats.norm.ppf((1 + level) / 2) / scipy.stats.norm.ppf(0.975))
+        return min(exact, worst.value - (worst.value - worst.low) * wider) > chance
     usual, wide = (float(scipy.stats.t.ppf((1 + p) / 2, worst.n - 1)) for p in (0.95, level))
     return worst.value - (worst.value - worst.low) * wide / usual > chance

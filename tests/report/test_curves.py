@@ -40,6 +40,9 @@ def test_the_strongest_of_many_must_beat_a_wider_interval():
     tpr = Row("d", "m", "a", "tpr_at_1pct_fpr", 0.016, 0.0103, 0.0237, 1500)
     assert summary.beats_guessing(tpr, 1, 0.01) is True
     assert summary.beats_guessing(tpr, 4, 0.01) is False
+    assert (
+        summary.beats_guessing(tpr._replace(low=0.009), 1, 0.01) is False
+    )  # its own interval is wider than its members'
     assert summary.beats_guessing(row._replace(low=math.nan), 1, 0.5) is None
 
 

@@ -161,6 +161,8 @@ def test_readings_name_the_worst_and_what_chance_does():
     assert readings.disclosure(risks).startswith(
         "1 of 2 risks lie above 0 with the whole interval: linkability (VAE) 0.10"
     )
+    copied = row("linkability", "risk", 1.0, 0.01, "real")  # the ceiling, no generator's risk
+    assert readings.disclosure([*risks, copied]) == readings.disclosure(risks)
 
 
 def test_intervals_are_compared_and_values_where_there_are_none():
