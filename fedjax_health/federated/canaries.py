@@ -48,6 +48,7 @@ from fedjax_health.transforms.base import Keys
 from fedjax_health.types import Array, Hyper, UserError
 
 CHUNK = 16  # canaries whose directions are held at a time
+MOST_WORDS = 1 << 24  # of all signs (64 MiB) that a chunk of rounds keeps; above, each round draws them anew
 LEAST_NOISE = 0.05  # noise multiplier that the likelihood ratio takes for none: it only ranks
 
 
@@ -103,6 +104,25 @@ def with_canaries(
     return parts._replace(
         canaries=Canaries(k, key, length, knows_clients, rotated or parts.aggregator.unmask is not None)
     )
+
+
+def with_directions(parts: Parts) -> Parts:
+    """The same federation with its canaries' signs drawn, k d / 8 bytes: once for all rounds of a program, not in each.
+
+    To be called inside the program: as a constant they would be part of the compiled file.
+
+    Args:
+      parts: a federation, with canaries or without.
+
+    Returns:
+      `parts` itself without canaries, or where the signs would take more than `MOST_WORDS`.
+    """
+    size = tree.size(_message(parts)) if parts.canaries else 0
+    if parts.canaries is None or parts.canaries.size * -(-size // 32) > MOST_WORDS:
+        return parts
+    index = jnp.arange(parts.canaries.size, dtype=jnp.int32)
+    words = jax.vmap(lambda j: _signs(_canaries(parts), j, size))(index)
+    return parts._replace(canaries=parts.canaries._replace(words=words))
 
 
 def insert(parts: Parts, state: State, hyper: Hyper, acc: Any) -> Any:
@@ -168,7 +188,7 @@ def observe(parts: Parts, state: State, hyper: Hyper, clients: Any, acc: Any, me
         seen = seen - ravel_pytree(alone)[0]
     seen = seen / _bound(parts, hyper)
     chunks = -(-canaries.size // CHUNK)
-    index = jnp.arange(chunks * CHUNK, dtype=jnp.int32).reshape(chunks, CHUNK)
+    index = jnp.minimum(jnp.arange(chunks * CHUNK, dtype=jnp.int32), canaries.size - 1).reshape(chunks, CHUNK)
     every = jax.lax.map(lambda c: jax.vmap(lambda j: jnp.vdot(direction(canaries, j, seen.size), seen))(c), index)
     score = every.reshape(-1)[: canaries.size]
     coin = took_part(parts, state)
@@ -233,6 +253,8 @@ def direction(canaries: Canaries, index: Array, size: int) -> Array:
 
 
 def _signs(canaries: Canaries, index: Array, size: int) -> Array:
+    if canaries.words is not None:
+        return canaries.words[index]
     # the barrier keeps the compiler from working out k * d constants
     words = jax.lax.optimization_barrier(jax.random.key_data(canaries.key))
     key = jax.random.wrap_key_data(words, impl=jax.random.key_impl(canaries.key))

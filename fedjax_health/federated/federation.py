@@ -56,6 +56,7 @@ class Canaries(NamedTuple):
       knows_clients: whether the observer knows the real clients' messages, as differential privacy grants; else only what
         is published.
       undo: whether a sum of messages is no sum of updates until the server has undone a rotation or an encoding.
+      words: u32[k, ceil(d / 32)], the signs of all directions where they are drawn already; None = drawn from `key` when used.
     """
 
     size: int
@@ -63,6 +64,7 @@ class Canaries(NamedTuple):
     length: float
     knows_clients: bool
     undo: bool
+    words: Array | None = None
 
 
 class Audit(NamedTuple):

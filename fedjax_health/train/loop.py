@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from fedjax_health.federated import distributed
+from fedjax_health.federated.canaries import with_directions
 from fedjax_health.federated.federation import Data, Parts, State, init_state
 from fedjax_health.federation_config import TrainConfig
 from fedjax_health.types import Array, Hyper, Metrics, UserError
@@ -47,7 +48,8 @@ def make_train(parts: Parts, config: TrainConfig, shared_population: bool = True
     def chunk(state: State, hyper: Hyper, data: Data) -> tuple[State, Metrics]:
         nonlocal traces
         traces += 1
-        return jax.lax.scan(lambda s, _: round_fn(s, hyper, data), state, None, length=config.rounds_per_chunk)
+        own = round_fn if parts.canaries is None else parts.scheme.make_round(with_directions(parts))
+        return jax.lax.scan(lambda s, _: own(s, hyper, data), state, None, length=config.rounds_per_chunk)
 
     axes = Data(None if shared_population else 0, 0)  # pyright: ignore[reportArgumentType]
 

@@ -182,6 +182,24 @@ def test_what_the_auditor_knows_of_overlaps():
     np.testing.assert_allclose(found, (c @ c.T) * (came.T @ came), atol=1e-5)
 
 
+def test_directions_drawn_once_for_all_rounds_change_nothing(monkeypatch):
+    parts = small()
+    state, hyper = init_state(parts, root_key(3)), toy.hyper(None, noise_multiplier=0.7)
+    zeros = tree.zeros_like(state.params.client)
+    empty, message = parts.aggregator.init(zeros, 0), jax.tree.map(lambda leaf: leaf + 0.01, zeros)
+
+    def play(parts):
+        ready = canaries.with_directions(parts)
+        acc = canaries.insert(ready, state, hyper, empty)
+        return acc.update, canaries.observe(ready, state, hyper, empty, acc, message)
+
+    drawn = jax.jit(lambda: play(parts))()
+    assert canaries.with_directions(parts).canaries.words.shape == (40, -(-tree.size(zeros) // 32))
+    monkeypatch.setattr(canaries, "MOST_WORDS", 0)  # too many to keep
+    assert canaries.with_directions(parts).canaries.words is None
+    jax.tree.map(np.testing.assert_array_equal, drawn, jax.jit(lambda: play(parts))())
+
+
 @pytest.mark.parametrize("wire", ["none", "quantised"])
 def test_what_is_inserted_and_what_is_scored(wire):
     """Against NumPy: the sum of C c_j over those that take part, and sum and scores of what is then published."""
