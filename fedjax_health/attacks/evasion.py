@@ -58,14 +58,14 @@ class Evader(NamedTuple):
       name: row in the tables.
       threat_model: what the attacker must have, in words.
       queries: the detector's answers (alarm or not) it takes beforehand, and at most for each flow.
-      craft: (target, its own flows: benign ones and attacks, values f32[n, F], label i32[n] > 0, key) -> f32[n, F], the flows
-        it sends instead.
+      craft: (target, its own flows: benign ones and attacks, values f32[n, F], label i32[n] > 0, budget f32[], key) -> f32[n, F],
+        the flows it sends instead.
     """
 
     name: str
     threat_model: str
     queries: tuple[int, int]
-    craft: Callable[[Target, Flows, Array, Array, Array], Array]
+    craft: Callable[[Target, Flows, Array, Array, Array, Array], Array]
 
 
 def alarm(log_benign: LogBenign, target: Target, values: Array) -> Array:
@@ -79,28 +79,27 @@ def alarm(log_benign: LogBenign, target: Target, values: Array) -> Array:
     return -jnp.expm1(log_benign(target.released, values)) >= target.threshold
 
 
-def bounds(space: FlowSpace, label: Array, budget: float) -> Array:
+def bounds(space: FlowSpace, label: Array, budget: Array) -> Array:
     """How far each free quantity of a flow may move, f32[n, J]: the budget, 0 for functional ones.
 
     Args:
       space: of the flows.
       label: i32[n].
-      budget: in public scales, >= 0.
+      budget: f32[], in public scales, >= 0.
     """
     return budget * (~jnp.asarray(space.functional))[label].astype(jnp.float32)
 
 
-def make_random(space: FlowSpace, log_benign: LogBenign, budget: float, tries: int = 1) -> Evader:
+def make_random(space: FlowSpace, log_benign: LogBenign, tries: int = 1) -> Evader:
     """Uniform points of the budget's box; with more than one try, the first of them that raises no alarm.
 
     Args:
       space: of the flows.
       log_benign: of the detector; not asked with one try.
-      budget: in public scales.
       tries: points a flow. Where every one raises an alarm the last is sent.
     """
 
-    def craft(target: Target, own: Flows, values: Array, label: Array, key: Array) -> Array:
+    def craft(target: Target, own: Flows, values: Array, label: Array, budget: Array, key: Array) -> Array:
         del own
         free, bound = jax.vmap(space.apart)(values), bounds(space, label, budget)
 
@@ -118,10 +117,8 @@ def make_random(space: FlowSpace, log_benign: LogBenign, budget: float, tries: i
     return Evader("random-search", f"alarm or none, {tries} times a flow", (0, tries), craft)
 
 
-def make_white_box(
-    space: FlowSpace, log_benign: LogBenign, budget: float, steps: int = 30, rate: float = 0.15
-) -> Evader:
-    """Projected gradient ascent on log p(benign): d <- clip(d + Adam(grad), -bound, bound) from d = 0; the best point is kept.
+def make_white_box(space: FlowSpace, log_benign: LogBenign, steps: int = 30, rate: float = 0.15) -> Evader:
+    """Projected gradient ascent on log p(benign): d = bound u, u <- clip(u + Adam(grad), -1, 1) from 0; the best point is kept.
 
     The detector is asked about the flow as it would be sent, rounded and with its relations; the gradient is that before
     rounding (straight through). Scores are never worse than those of the flow as it was.
@@ -129,24 +126,23 @@ def make_white_box(
     Args:
       space: of the flows.
       log_benign: of the detector, differentiable.
-      budget: in public scales.
       steps: gradient steps.
       rate: of Adam, in budgets.
 
     Source: Madry et al. 2018, arXiv 1706.06083, with Adam for the sign.
     """
-    optimizer = optax.adam(rate * budget)
+    optimizer = optax.adam(rate)
 
-    def craft(target: Target, own: Flows, values: Array, label: Array, key: Array) -> Array:
+    def craft(target: Target, own: Flows, values: Array, label: Array, budget: Array, key: Array) -> Array:
         del own, key
         free, bound = jax.vmap(space.apart)(values), bounds(space, label, budget)
 
-        def scores(change: Array) -> tuple[Array, Array]:
-            made = jax.vmap(space.join)(free, change, values)
+        def scores(part: Array) -> tuple[Array, Array]:
+            made = jax.vmap(space.join)(free, part * bound, values)
             return log_benign(target.released, made), made
 
-        def loss(change: Array) -> tuple[Array, tuple[Array, Array]]:
-            score, made = scores(change)
+        def loss(part: Array) -> tuple[Array, tuple[Array, Array]]:
+            score, made = scores(part)
             return -jnp.sum(score), (score, made)
 
         def better(best: tuple[Array, Array], score: Array, made: Array) -> tuple[Array, Array]:
@@ -154,16 +150,15 @@ def make_white_box(
             return jnp.where(won, score, best[0]), jnp.where(won[:, None], made, best[1])
 
         def step(carry, _):
-            change, state, best = carry
-            direction, (score, made) = jax.grad(loss, has_aux=True)(change)
+            part, state, best = carry
+            direction, (score, made) = jax.grad(loss, has_aux=True)(part)
             best = better(best, score, made)
-            update, state = optimizer.update(direction, state, change)
-            change = optax.projections.projection_box(optax.apply_updates(change, update), -bound, bound)
-            return (change, state, best), None
+            update, state = optimizer.update(direction, state, part)
+            part = optax.projections.projection_box(optax.apply_updates(part, update), -1.0, 1.0)
+            return (part, state, best), None
 
         still = jnp.zeros_like(free)
-        nothing = jnp.full(label.shape, -jnp.inf), values
-        (change, _, best), _ = jax.lax.scan(step, (still, optimizer.init(still), nothing), None, length=steps)
-        return better(best, *scores(change))[1]
+        (part, _, best), _ = jax.lax.scan(step, (still, optimizer.init(still), scores(still)), None, length=steps)
+        return better(best, *scores(part))[1]
 
     return Evader("white-box", f"the detector's parameters; {steps} gradient steps a flow", (0, 0), craft)

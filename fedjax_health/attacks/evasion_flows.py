@@ -63,12 +63,14 @@ class FlowSpace(NamedTuple):
       apart: f32[F] in units -> f32[J].
       join: (f32[J], change f32[J], original f32[F]) -> f32[F] in units: the flow with its quantities changed, inside range and
         resolution, relations computed anew; what nothing changed is as it was. Its gradient is that before rounding.
+      rounding: f32[F] in units -> f32[J], the most by which rounding a flow to these published values moved each free quantity.
     """
 
     names: tuple[str, ...]
     functional: np.ndarray
     apart: Callable[[Array], Array]
     join: Callable[[Array, Array, Array], Array]
+    rounding: Callable[[Array], Array]
 
 
 def functional_mask(schema: Schema, names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> np.ndarray:
@@ -119,6 +121,12 @@ def _unscaled(z: Array, column: Column) -> Array:
     return jnp.expm1(jnp.minimum(x, 80.0)) if column.transform == "log1p" else x
 
 
+def _half_step(x: Array, column: Column) -> Array:
+    """How far half a step of the resolution reaches, in public scales; 0 as generated."""
+    half = 0.0 if column.decimals is None else 0.5 * 10.0**-column.decimals
+    return jnp.maximum(_scaled(x + half, column) - _scaled(x, column), _scaled(x, column) - _scaled(x - half, column))
+
+
 def column_space(schema: Schema, needs: Mapping[str, Sequence[str]]) -> FlowSpace:
     """A space whose free quantities are the numeric columns themselves: of logs without exact relations, such as NSL-KDD.
 
@@ -149,7 +157,10 @@ def column_space(schema: Schema, needs: Mapping[str, Sequence[str]]) -> FlowSpac
                 out = out.at[schema.index(name)].min(out[schema.index(column.at_most)])
         return out
 
-    return FlowSpace(names, functional_mask(schema, names, needs), apart, join)
+    def rounding(values: Array) -> Array:
+        return jnp.stack([_half_step(jnp.nan_to_num(values[i]), columns[n]) for n, i in zip(names, where, strict=True)])
+
+    return FlowSpace(names, functional_mask(schema, names, needs), apart, join, rounding)
 
 
 def threat_space(schema: Schema = THREATS) -> FlowSpace:
@@ -197,4 +208,10 @@ def threat_space(schema: Schema = THREATS) -> FlowSpace:
             new[n] = _unless(counted & kept, new[n], _rounded(x, column[n]))
         return jnp.stack([new[c.name] for c in schema.inputs])
 
-    return FlowSpace(names, functional_mask(schema, names, FUNCTIONAL), apart, join)
+    def rounding(values: Array) -> Array:
+        own = [_half_step(values[at[n]], column[n]) for n in direct]
+        return jnp.stack(
+            [*own, *(0.5 / values[at[f"packets_{way}"]] / public_scaling(size)[1] for way in ("out", "in"))]
+        )
+
+    return FlowSpace(names, functional_mask(schema, names, FUNCTIONAL), apart, join, rounding)
