@@ -2,8 +2,8 @@
 
 `python -m benchmarks.detection_threats [--quick] [--out FILE] [--parts evasion,device,stream] [--data FOLDER]`.
 
-evasion   detection on held-out devices: as it is, under four attackers, after hardening, under new attacks on the hardened detector
-          and under the old ones; false positives beside; how much the budget matters. n = worlds, Student-t intervals.
+evasion   detection on held-out devices: as it is, under four attackers, after hardening, under new attacks on the hardened
+          detector and under the old ones; false positives; how much the budget matters. n = worlds, Student-t intervals.
 device    size, operations and time of the detector by flow, predicted time and energy by class of devices, and what int8 costs.
 stream    alerts a device and day at three operating points, and time to detection of campaigns. n = devices, bootstrap.
 
@@ -33,7 +33,7 @@ from fedjax_health.evaluation.alerts import alert_rows
 from fedjax_health.evaluation.arena import Arena, rows_where
 from fedjax_health.evaluation.detection import detection_threshold
 from fedjax_health.evaluation.evasion_rows import BEFORE, evasion_figures
-from fedjax_health.evaluation.hardening import hardened, harden_in_rounds, make_sender
+from fedjax_health.evaluation.hardening import harden_in_rounds, hardened, make_sender
 from fedjax_health.evaluation.on_device import device_rows, quantised
 from fedjax_health.evaluation.utility import positive_score
 from fedjax_health.train.stage import federation_keys

@@ -1,4 +1,4 @@
-"""Worlds of `benchmarks.detection_threats`: simulated logs, and NSL-KDD dealt to devices, with a federated detector of each seed."""
+"""Worlds of `benchmarks.detection_threats`: independent simulated logs, with a federated detector of each."""
 
 from __future__ import annotations
 

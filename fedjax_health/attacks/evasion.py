@@ -1,8 +1,8 @@
 """Evasion: attack flows changed, within a budget and without ceasing to be the attack, until a detector takes them for benign.
 
-Threat model. The attacker controls its own flows, not the device nor the detector's training. Functional features of the attack,
-the protocol, encryption and the kind of device stay (`evasion_flows`). Every other free quantity z_j (in units of its public
-scale) may move by at most the budget: |d_j| <= budget. Four attackers, from the weakest:
+Threat model. The attacker controls its own flows, not the device nor the detector's training. Functional features of the
+attack, the protocol, encryption and the kind of device stay (`evasion_flows`). Every other free quantity z_j (in units of its
+public scale) may move by at most the budget: |d_j| <= budget. Four attackers, from the weakest:
 
 * `random`: one random point of the budget; asks nothing. The control: what it gains is slack of the detector, not skill.
 * `random-search`: tries random points, asking the detector each time, and keeps the first that raises no alarm.
@@ -58,8 +58,8 @@ class Evader(NamedTuple):
       name: row in the tables.
       threat_model: what the attacker must have, in words.
       queries: the detector's answers (alarm or not) it takes beforehand, and at most for each flow.
-      craft: (target, its own flows: benign ones and attacks, values f32[n, F], label i32[n] > 0, budget f32[], key) -> f32[n, F],
-        the flows it sends instead.
+      craft: (target, its own flows: benign ones and attacks, values f32[n, F], label i32[n] > 0, budget f32[], key) ->
+        f32[n, F], the flows it sends instead.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What an evasive flow may change: the free quantities of a flow, the functional ones of each attack, and what follows from them.
+"""What an evasive flow may change: its free quantities but those that its attack needs; all else in its record follows.
 
 A flow is described by quantities that can be chosen apart from one another; everything else in its record is computed from
 them again, so that what an attacker makes is a flow that could exist. What makes an attack the attack stays as it is (the
@@ -79,7 +79,7 @@ def functional_mask(schema: Schema, names: Sequence[str], needs: Mapping[str, Se
     Args:
       schema: its label categories name the attacks.
       names: of the J free quantities.
-      needs: attack, in lower case -> what it needs; names that are no free quantity are never changed, and need no mention here.
+      needs: attack, in lower case -> what it needs; names that are no free quantity (codes) are never changed anyway.
 
     Raises:
       UserError: an attack of the schema is not in `needs`.
@@ -167,8 +167,8 @@ def threat_space(schema: Schema = THREATS) -> FlowSpace:
     """The free quantities of a simulated flow: ten, from which its twelve numbers follow.
 
     bytes_out = round(packets_out size_out), bytes_in likewise; mean_packet_size = (bytes_out + bytes_in) / packets;
-    mean_interarrival = 1000 duration / packets, all from published (rounded) counters. size_out and size_in are bytes a packet, 40
-    to 1500, in units of the scale of mean_packet_size.
+    mean_interarrival = 1000 duration / packets, all from published (rounded) counters. size_out and size_in are bytes a packet,
+    40 to 1500, in units of the scale of mean_packet_size.
 
     Args:
       schema: of simulated logs.
@@ -178,7 +178,7 @@ def threat_space(schema: Schema = THREATS) -> FlowSpace:
         "duration", "packets_out", "packets_in", "jitter", "distinct_ports", "failed_logins", "payload_entropy",
         "payload_deviation",
     )  # fmt: skip
-    names = (*direct, "size_out", "size_in")
+    names: tuple[str, ...] = (*direct, "size_out", "size_in")
     at = {c.name: i for i, c in enumerate(schema.inputs)}
     column = {n: schema.inputs[at[n]] for n in at}
 

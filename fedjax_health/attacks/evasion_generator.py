@@ -29,9 +29,9 @@ def make_generator(
     """Change d = bound tanh(G(flow, class, noise)); S learns which flows raise an alarm, G to make S call its own benign.
 
     Every iteration asks the detector about `batch` evasive and `batch` benign flows of the attacker's own. With a = 1 where it
-    raised an alarm: S minimises E[softplus(S (1 - 2 a))], G minimises E[S(evasive)]; both by RMSprop. Afterwards the flows of
-    others are changed without a question. IDSGAN's S is a Wasserstein critic with clipped weights, which learnt less from as many
-    answers; a is no sample of two distributions but what a function says, and cross-entropy learns that.
+    raised an alarm: S minimises E[softplus(S (1 - 2 a))], G minimises E[S(evasive)], both by RMSprop. Then other flows are
+    changed without a question. IDSGAN's S is a Wasserstein critic with clipped weights, which learnt less from as many answers:
+    a is what a function says, no sample of two distributions, and cross-entropy learns functions.
 
     Args:
       space: of the flows.

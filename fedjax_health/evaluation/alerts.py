@@ -1,8 +1,8 @@
 """A detector on a stream: alerts a device and day at its operating point, and how long campaigns of attacks go on unseen.
 
-Simulated logs have an order but no clock. Flows of a device are taken to begin at equal distances, `FLOWS_PER_DAY` of its kind:
-public assumptions (a glucose sensor reports every five minutes), not measurements; figures by flow are beside those by day. A flow
-is judged when it has ended.
+Simulated logs have an order but no clock. Flows of a device are taken to begin at equal distances, `FLOWS_PER_DAY` of its
+kind: public assumptions (a glucose sensor reports every five minutes), not measurements; figures by flow are beside those by
+day. A flow is judged when it has ended.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ def alert_rows(
 ) -> list[Row]:
     """Alerts a device and day, false ones among them, and time to detection; intervals by a bootstrap over devices.
 
-    A day has `per_day` flows: of the device's own mix for alerts_per_day (simulated devices are attacked far more than real ones),
-    benign ones alone for false_alerts_per_day. Figures by day are means over devices; n = devices, of campaigns those attacked.
+    A day has `per_day` flows: of the device's own mix for alerts_per_day (simulated devices are attacked far more than real
+    ones), benign ones alone for false_alerts_per_day. Figures by day are means over devices; n = devices, of campaigns those attacked.
 
     Args:
       domain, row: where the rows stand.

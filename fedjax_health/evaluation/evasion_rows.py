@@ -40,8 +40,8 @@ def caught(row: str, schema: Schema, label: np.ndarray, alarm: np.ndarray) -> Fi
 def valid_share(space: FlowSpace, schema: Schema, before: Table, after: Table, budget: float) -> float:
     """Share of evasive flows that an attacker of the threat model may send; checked on the host, apart from what made them.
 
-    A flow is valid where its codes are as they were, numbers lie in their public ranges, and every free quantity moved by no more
-    than the budget (functional ones: not at all) and what rounding adds.
+    A flow is valid where its codes are as they were, numbers lie in their public ranges, and every free quantity moved by no
+    more than the budget (functional ones: not at all) and what rounding adds.
 
     Args:
       space: of the flows.
@@ -73,11 +73,9 @@ def evasion_figures(
 ) -> list[Figures]:
     """All figures of N worlds, on held-out devices.
 
-    Rows: `<detector>` (no attack), `<detector>, <attacker>` (who attacks that very detector), and `<hardened>, old <attacker>` (what
-    was made against the first detector). Metrics: detection_rate in all and by type, false_positive_rate, and valid, the share of
-    flows within the threat model; of each hardened detector `recovered` = (after - under) / (before - under) and
-    `false_positives_added`, and `recovered_old` likewise, under the white-box attacker. The black-box generator learns from flows of
-    validation devices.
+    Rows: `<detector>` (no attack), `<detector>, <attacker>` (who attacks that very detector), and `<hardened>, old <attacker>`
+    (what was made against the first detector). Metrics: detection_rate in all and by type, false_positive_rate, and valid, the
+    share of flows within the threat model; those of `recovery`. Attackers' own flows are those of validation devices.
 
     Args:
       arena: judges.

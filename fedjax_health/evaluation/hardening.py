@@ -1,8 +1,8 @@
 """Hardening of a federated detector: its devices train on evasive flows that they make of their own attacks.
 
-Each device attacks, on itself, the model that it has; no flow leaves it, and no validation or test flow is used. Two ways: `each
-step` attacks the rows of every batch by a few gradient steps; `in rounds` attacks all training attacks at once, trains a new
-detector on what the old one let through beside the records as they were, and does so again.
+Each device attacks, on itself, the model that it has; no flow leaves it, and no validation or test flow is used. Two ways:
+`hardened` attacks the rows of every batch by a few gradient steps; `harden_in_rounds` attacks all training attacks at once,
+trains a new detector on what was made beside the records as they were, and does so again.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Size(NamedTuple):
 
 
 def quantised(released: Params) -> Params:
-    """The parameters as an int8 device has them: w ~ s_j round(w / s_j), s_j = max_i |w_ij| / 127 for each column j of a matrix.
+    """The parameters as an int8 device has them: s_j round(w_ij / s_j), s_j = max_i |w_ij| / 127 for each column of a matrix.
 
     Args:
       released: f32 leaves; those of fewer than two axes stay.
@@ -130,9 +130,9 @@ def device_rows(
 ) -> list[Row]:
     """Rows of the efficiency table: model "detector", row "detector" or the class of devices.
 
-    Operations are those of XLA's count for one flow at a time, from published values to probabilities; time here is the machine's
-    that runs this, compilation apart. There, time = operations / speed, and energy = operations x energy an operation, both of
-    the class's median (`devices.profile`): speeds of floating-point training loops, which int8 arithmetic can beat.
+    Operations are those of XLA's count for one flow at a time, from published values to probabilities; time here is that of the
+    machine that runs this, compilation apart. There, time = operations / speed, and energy = operations x energy an operation,
+    both of the class's median (`devices.profile`): speeds of floating-point training loops, which int8 arithmetic can beat.
 
     Args:
       domain: where the rows stand.
@@ -143,7 +143,7 @@ def device_rows(
       repeats: timed calls of each batch.
       classes: of devices.
     """
-    size, hand = size_of(released), dense_flops(released)
+    size, hand, nan = size_of(released), dense_flops(released), float("nan")
     rows = [
         exact_row(domain, ROW, ROW, "parameters", size.parameters),
         exact_row(domain, ROW, ROW, "bytes, f32", size.bytes_f32),
@@ -166,7 +166,7 @@ def device_rows(
         rows += [
             exact_row(domain, ROW, ROW, f"FLOPs a flow, batch {batch}", flops[batch]),
             Row(domain, ROW, ROW, f"µs a flow, batch {batch}", *median_interval(micro), repeats),
-            Row(domain, ROW, ROW, f"compile (s), batch {batch}", compile_seconds, *[float("nan")] * 2, 1),
+            Row(domain, ROW, ROW, f"compile (s), batch {batch}", compile_seconds, nan, nan, 1),
         ]
     for kind in classes:
         seconds = flops[1] / kind.flops_per_second
