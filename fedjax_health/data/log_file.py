@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from fedjax_health.types import UserError
@@ -52,10 +53,10 @@ def without_headers(frame: pd.DataFrame, names: Sequence[str], where: str) -> tu
     if pd.api.types.is_numeric_dtype(first.dtype):
         return frame, []
     likely = frame[(first.astype("string").str.strip() == names[0]).fillna(False).to_numpy(dtype=bool)]
-    same = sum(
-        (likely[name].astype("string").str.strip() == name).fillna(False).to_numpy(dtype=float) for name in names
-    )
-    rows = likely.index[same >= MOST * len(names)] if len(likely) else likely.index
+    same = np.zeros(len(likely))
+    for name in names:
+        same += (likely[name].astype("string").str.strip() == name).fillna(False).to_numpy(dtype=float)
+    rows = likely.index[same >= MOST * len(names)]
     if not len(rows):
         return frame, []
     at = ", ".join(f"{1 + row:,}" for row in rows[:3]) + (", …" if len(rows) > 3 else "")
