@@ -149,7 +149,8 @@ def alert_rows(
     """Alerts a device and day, false ones among them, and time to detection; intervals by a bootstrap over devices.
 
     A day has `per_day` flows: of the device's own mix for alerts_per_day (simulated devices are attacked far more than real
-    ones), benign ones alone for false_alerts_per_day. Figures by day are means over devices; n = devices, of campaigns those attacked.
+    ones), benign ones alone for false_alerts_per_day. Figures by day are means over devices; n = devices, and for campaigns
+    those that were attacked.
 
     Args:
       domain, row: where the rows stand.
