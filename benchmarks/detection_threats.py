@@ -1,13 +1,15 @@
 """Detectors against attackers who evade them, on the device, and on a stream.
 
-`python -m benchmarks.detection_threats [--quick] [--out FILE] [--parts evasion,device,stream] [--data FOLDER]`.
+`python -m benchmarks.detection_threats [--quick] [--out FILE] [--parts evasion,nsl_kdd,device,stream] [--data FOLDER]`.
 
 evasion   detection on held-out devices: as it is, under four attackers, after hardening, under new attacks on the hardened
           detector and under the old ones; false positives; how much the budget matters. n = worlds, Student-t intervals.
+nsl_kdd   the same on NSL-KDD, whose training records are dealt to devices; tested on records of KDDTest+.
 device    size, operations and time of the detector by flow, predicted time and energy by class of devices, and what int8 costs.
 stream    alerts a device and day at three operating points, and time to detection of campaigns. n = devices, bootstrap.
 
-Worlds are simulated logs with training, validation and test devices of their own (`benchmarks.threat_worlds`).
+Worlds are simulated logs with training, validation and test devices of their own, or seeds of how NSL-KDD is dealt
+(`benchmarks.threat_worlds`).
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ import numpy as np
 
 from benchmarks import report, threat_worlds, work
 from benchmarks.quality_figures import mean_of
-from benchmarks.threat_worlds import Worlds, arena_of
+from benchmarks.threat_worlds import Worlds, arena_of, generations_of
 from fedjax_health.attacks.evasion import Evader, Target, make_random, make_white_box
-from fedjax_health.attacks.evasion_flows import FlowSpace, threat_space
+from fedjax_health.attacks.evasion_flows import NSL_KDD_FUNCTIONAL, FlowSpace, column_space, threat_space
 from fedjax_health.attacks.evasion_generator import make_generator
 from fedjax_health.evaluation.alerts import alert_rows
 from fedjax_health.evaluation.arena import Arena, rows_where
@@ -54,8 +56,7 @@ KEYS = 17
 def _ready(quick: bool) -> tuple[Worlds, Arena, Target]:
     """Worlds with their detectors, trained once for all parts."""
     worlds = threat_worlds.make_worlds(quick)
-    rounds = threat_worlds.QUICK_GENERATIONS if quick else threat_worlds.GENERATIONS
-    arena = arena_of(worlds, worlds.classifier, rounds)
+    arena = arena_of(worlds, worlds.classifier, generations_of(quick))
     return worlds, arena, arena.target(arena.fit(None, BEFORE))
 
 
@@ -79,27 +80,20 @@ def _attackers(worlds: Worlds, space: FlowSpace) -> list[Evader]:
     ]
 
 
-def evasion(quick: bool, folder: str) -> list[dict[str, Any]]:
-    """Figures named `evasion/...`.
-
-    Args:
-      quick: fewer and smaller worlds.
-      folder: of the data; simulated logs need none.
-    """
-    del folder
-    worlds, arena, before = _ready(quick)
-    space, domains = threat_space(worlds.domains[0].schema), worlds.domains
-    keys = federation_keys(KEYS, len(domains))
+def _evaded(
+    prefix: str, worlds: Worlds, arena: Arena, before: Target, space: FlowSpace, generations: int
+) -> list[dict[str, Any]]:
+    """Detectors hardened in each step, and in rounds where there are generations, against all attackers."""
+    domains, keys = worlds.domains, federation_keys(KEYS, len(worlds.domains))
     within = make_white_box(space, worlds.log_benign, STEPS, RATE)
+    strong = make_white_box(space, worlds.log_benign)
     began = time.perf_counter()
-    robust = hardened(worlds.classifier, within, domains[0].encoder, BUDGET)
-    other = arena_of(worlds, robust, 0)
+    other = arena_of(worlds, hardened(worlds.classifier, within, domains[0].encoder, BUDGET), 0)
     detectors = {BEFORE: before, EACH_STEP: other.target(other.fit(None, EACH_STEP))}
     print(f"{EACH_STEP}: {time.perf_counter() - began:.0f} s", flush=True)
-    strong = make_white_box(space, worlds.log_benign)
-    rounds = threat_worlds.QUICK_GENERATIONS if quick else threat_worlds.GENERATIONS
-    detectors[IN_ROUNDS] = harden_in_rounds(arena, strong, BUDGET, domains, before, keys, rounds)
-    print(f"{IN_ROUNDS}: {time.perf_counter() - began:.0f} s", flush=True)
+    if generations:
+        detectors[IN_ROUNDS] = harden_in_rounds(arena, strong, BUDGET, domains, before, keys, generations)
+        print(f"{IN_ROUNDS}: {time.perf_counter() - began:.0f} s", flush=True)
     attackers = _attackers(worlds, space)
     longer = make_white_box(space, worlds.log_benign, 100, 0.05)._replace(name="white-box, 100 steps")
     figures = evasion_figures(arena, domains, space, BUDGET, detectors, [*attackers, longer], keys)
@@ -112,11 +106,36 @@ def evasion(quick: bool, folder: str) -> list[dict[str, Any]]:
             for own, alarm in zip(figures, arena.alarms(target, made), strict=True):
                 own[f"{name}, white-box at budget {budget:g}", "detection_rate"] = float(alarm.mean())
     asked = [
-        report.make_result(f"evasion/{a.name}: {what}", [n], "answers")
+        report.make_result(f"{prefix}/{a.name}: {what}", [n], "answers")
         for a in attackers
         for what, n in zip(("queries beforehand", "queries a flow, at most"), a.queries, strict=True)
     ]
-    return _means("evasion", figures) + asked
+    return _means(prefix, figures) + asked
+
+
+def evasion(quick: bool, folder: str) -> list[dict[str, Any]]:
+    """Figures named `evasion/...`, on simulated logs.
+
+    Args:
+      quick: fewer and smaller worlds.
+      folder: of the data; simulated logs need none.
+    """
+    del folder
+    worlds, arena, before = _ready(quick)
+    return _evaded("evasion", worlds, arena, before, threat_space(worlds.domains[0].schema), generations_of(quick))
+
+
+def nsl_kdd(quick: bool, folder: str) -> list[dict[str, Any]]:
+    """Figures named `evasion nsl_kdd/...`: hardening in each step alone.
+
+    Args:
+      quick: fewer seeds, rounds and test records.
+      folder: with nsl_kdd/.
+    """
+    worlds = threat_worlds.nsl_kdd_worlds(quick, folder)
+    arena = arena_of(worlds, worlds.classifier, 0)
+    space = column_space(worlds.domains[0].schema, NSL_KDD_FUNCTIONAL)
+    return _evaded("evasion nsl_kdd", worlds, arena, arena.target(arena.fit(None, BEFORE)), space, 0)
 
 
 def device(quick: bool, folder: str) -> list[dict[str, Any]]:
@@ -187,6 +206,7 @@ def stream(quick: bool, folder: str) -> list[dict[str, Any]]:
 
 PARTS: dict[str, Callable[[bool, str], list[dict[str, Any]]]] = {
     "evasion": evasion,
+    "nsl_kdd": nsl_kdd,
     "device": device,
     "stream": stream,
 }

@@ -1,17 +1,21 @@
-"""Worlds of `benchmarks.detection_threats`: independent simulated logs, with a federated detector of each."""
+"""Worlds of `benchmarks.detection_threats`: independent simulated logs, or NSL-KDD dealt anew, with a federated detector of each."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from configs import base
+import numpy as np
+
+from configs import base, nsl_kdd
 from fedjax_health import build
 from fedjax_health.attacks.evasion import LogBenign
 from fedjax_health.config import Config, from_config_dict
 from fedjax_health.data.domain import Domain
-from fedjax_health.evaluation.arena import Arena, log_benign_of, make_arena
+from fedjax_health.data.source import NO_GROUPS
+from fedjax_health.evaluation.arena import Arena, log_benign_of, make_arena, rows_where
 from fedjax_health.evaluation.mixtures import held, spans_population
 from fedjax_health.federated import sharding
 from fedjax_health.models.base import Classifier
@@ -22,6 +26,7 @@ SEEDS, QUICK_SEEDS = 5, 2
 DEVICES, QUICK_DEVICES = 1000, 200  # of a world that train; a quarter as many validate, half as many test
 ROUNDS, QUICK_ROUNDS = 200, 50
 GENERATIONS, QUICK_GENERATIONS = 3, 1  # of hardening in rounds
+TEST_RECORDS, QUICK_TEST_RECORDS = 4000, 1000  # of KDDTest+, drawn anew for each seed
 MAX_FPR = 0.05
 FIRST_SEED = 0  # worlds 100 and on were for trying things out
 
@@ -57,6 +62,31 @@ def make_worlds(quick: bool) -> Worlds:
     seeds = range(FIRST_SEED, FIRST_SEED + (QUICK_SEEDS if quick else SEEDS))
     domains = [build.build_domain("threats", dataclasses.replace(config, seed=s)) for s in seeds]
     return with_detector(domains, config)
+
+
+def nsl_kdd_worlds(quick: bool, folder: str) -> Worlds:
+    """NSL-KDD: every seed deals the training records to devices anew, holds out others of them, and tests on other records.
+
+    Args:
+      quick: fewer seeds, rounds and test records.
+      folder: with nsl_kdd/.
+    """
+    raw = nsl_kdd.get_config()
+    raw.data.path = os.path.join(folder, "nsl_kdd")
+    raw.classifier.train.rounds = QUICK_ROUNDS if quick else ROUNDS
+    config = from_config_dict(raw)
+    domains = []
+    for s in range(FIRST_SEED, FIRST_SEED + (QUICK_SEEDS if quick else SEEDS)):
+        domain = build.build_domain("nsl_kdd", dataclasses.replace(config, seed=s))
+        count = len(domain.test.label)
+        kept = np.random.default_rng(s).permutation(count)[: QUICK_TEST_RECORDS if quick else TEST_RECORDS]
+        domains.append(domain._replace(test=rows_where(domain.test, np.sort(kept)), groups=NO_GROUPS))
+    return with_detector(domains, config)
+
+
+def generations_of(quick: bool) -> int:
+    """Rounds of hardening in rounds."""
+    return QUICK_GENERATIONS if quick else GENERATIONS
 
 
 def with_detector(domains: Sequence[Domain], config: Config) -> Worlds:

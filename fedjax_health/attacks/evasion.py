@@ -153,7 +153,8 @@ def make_white_box(space: FlowSpace, log_benign: LogBenign, steps: int = 30, rat
             part, state, best = carry
             direction, (score, made) = jax.grad(loss, has_aux=True)(part)
             best = better(best, score, made)
-            update, state = optimizer.update(direction, state, part)
+            with jax.numpy_dtype_promotion("standard"):  # optax's bias correction is float ** int
+                update, state = optimizer.update(direction, state, part)
             part = optax.projections.projection_box(optax.apply_updates(part, update), -1.0, 1.0)
             return (part, state, best), None
 
