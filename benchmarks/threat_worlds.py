@@ -1,4 +1,4 @@
-"""Worlds of `benchmarks.detection_threats`: independent simulated logs, or NSL-KDD dealt anew, with a federated detector of each."""
+"""Worlds of `benchmarks.detection_threats`: independent simulated logs, or NSL-KDD dealt anew, each with a detector."""
 
 from __future__ import annotations
 

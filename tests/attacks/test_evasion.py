@@ -80,7 +80,41 @@ def test_evasive_flows_could_exist_and_are_still_the_attack(attacks):
         else:
             np.testing.assert_array_equal(x, attacks.values[:, c])
     for kind, names in FUNCTIONAL.items():
-        made = sent(make_white_box(SPACE, towards("payload_deviation", -1.0), 10), attacks)
+        mine = attacks.label == THREATS.label.categories.index(kind)
+        assert mine.any()
+        for name in names:
+            if name == "size_out":  # of a whole number of bytes
+                was = column(attacks.values, "bytes_out") / column(attacks.values, "packets_out")
+                assert np.all(np.abs(column(made, "bytes_out") / out - was)[mine] <= 0.5 / out[mine] + 1e-3)
+            else:
+                np.testing.assert_array_equal(column(made, name)[mine], column(attacks.values, name)[mine])
+    assert valid_share(SPACE, THREATS, attacks, attacks._replace(values=made), 0.5) == 1.0
+
+
+def test_flows_that_break_the_threat_model_are_found(attacks):
+    names = ["duration", "distinct_ports", "protocol", "jitter"]
+    few = Table(*(c[: 4 * 50] for c in attacks))
+    made = few.values.copy()
+    for i, name in enumerate(names):
+        j = THREATS.index(name)
+        made[50 * i : 50 * (i + 1), j] += 1.0 if name == "protocol" else 40.0 * attacks.values[:, j].max()
+    assert valid_share(SPACE, THREATS, few, few._replace(values=made), 0.5) == 0.0
+    assert valid_share(SPACE, THREATS, few, few, 0.0) == 1.0
+    edge, j = few.values.copy(), THREATS.index("payload_entropy")
+    edge[:, j] = np.clip(edge[:, j] - 0.9, 0.0, 8.0)  # 0.6 of its scale, where 0.5 is allowed
+    assert valid_share(SPACE, THREATS, few, few._replace(values=edge), 0.5) < 0.05
+    assert valid_share(SPACE, THREATS, few, few._replace(values=edge), 0.61) > 0.5  # but of replays
+
+
+def test_the_white_box_goes_to_the_edge_of_the_budget_where_it_may(attacks):
+    made = sent(make_white_box(SPACE, towards("packets_in", -1.0)), attacks)
+    step = free(attacks.values, "packets_in") - free(made, "packets_in")
+    inside = column(attacks.values, "packets_in") > 20  # rounding is small there
+    assert inside.sum() > 20 and np.all(np.abs(step[inside] - 0.5) < 0.05)
+
+
+def test_what_an_attack_needs_cannot_be_evaded(attacks):
+    made = sent(make_white_box(SPACE, towards("payload_deviation", -1.0), 10), attacks)
     less = column(made, "payload_deviation") < column(attacks.values, "payload_deviation")
     needed = SPACE.functional[attacks.label, SPACE.names.index("payload_deviation")]
     assert needed.any() and not less[needed].any() and less[~needed].mean() > 0.95
