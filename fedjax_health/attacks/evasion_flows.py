@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_health.data.encode import public_scaling
+from fedjax_health.data.equations import make_complete
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.data.threats import THREATS
 from fedjax_health.types import Array, UserError
@@ -128,9 +129,9 @@ def _half_step(x: Array, column: Column) -> Array:
 
 
 def column_space(schema: Schema, needs: Mapping[str, Sequence[str]]) -> FlowSpace:
-    """A space whose free quantities are the numeric columns themselves: of logs without exact relations, such as NSL-KDD.
+    """A space whose free quantities are the numeric columns that the schema does not derive, such as NSL-KDD's.
 
-    Missing cells stay missing; `at_most` of the schema holds (the smaller one is cut).
+    Missing cells stay missing; equations of the schema and `at_most` (the smaller one is cut) hold in every flow that changes.
 
     Args:
       schema: of the logs.
@@ -139,8 +140,8 @@ def column_space(schema: Schema, needs: Mapping[str, Sequence[str]]) -> FlowSpac
     Raises:
       UserError: an attack of the schema is not in `needs`.
     """
-    columns = {c.name: c for c in schema.inputs if c.kind == "numeric"}
-    names = tuple(columns)
+    columns = {c.name: c for c in schema.inputs if c.kind == "numeric" and not c.derived}
+    names, complete = tuple(columns), make_complete(schema)
     where = np.array([schema.index(n) for n in names])
 
     def apart(values: Array) -> Array:
@@ -155,7 +156,8 @@ def column_space(schema: Schema, needs: Mapping[str, Sequence[str]]) -> FlowSpac
         for name, column in columns.items():
             if column.at_most:
                 out = out.at[schema.index(name)].min(out[schema.index(column.at_most)])
-        return out
+        whole = complete(out) + (out - jax.lax.stop_gradient(out))
+        return jnp.where(jnp.any(jax.lax.stop_gradient(change) != 0.0), whole, out)
 
     def rounding(values: Array) -> Array:
         return jnp.stack([_half_step(jnp.nan_to_num(values[i]), columns[n]) for n, i in zip(names, where, strict=True)])

@@ -198,6 +198,11 @@ def alert_rows(
     ]
     if len(campaigns.client):
         exact = time_figures(row, schema, campaigns)
+        names = {f"{name}]": c for c, name in enumerate(schema.label.categories)}
+        attacked = {end: len(np.unique(campaigns.client[campaigns.kind == c])) for end, c in names.items()}
+        attacked[""] = len(np.unique(campaigns.client))
         for key, at in client_intervals(by_campaign, campaigns.client, rng).items():
-            rows.append(Row(domain, "-", *key, exact[key], back(at.low), back(at.high), at.n))
+            rows.append(
+                Row(domain, "-", *key, exact[key], back(at.low), back(at.high), attacked[key[1].partition("[")[2]])
+            )
     return rows

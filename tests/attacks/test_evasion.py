@@ -181,6 +181,7 @@ NET = Schema(
         Column(name="same", low=0, high=1, center=0.3, scale=0.4, decimals=2),
         Column(name="most", low=0, high=511, decimals=0, at_most="count"),
         Column(name="load", low=0, high=9, nullable=True),
+        Column(name="rest", low=0, high=511, decimals=1, equation="count - same"),
         Column(name="flag", kind="categorical", categories=("a", "b", "c")),
         Column(name="kind", kind="categorical", role="label", categories=("normal", "DoS", "Probe")),
     ),
@@ -192,15 +193,15 @@ def test_logs_without_relations_move_column_by_column_and_missing_cells_stay_mis
     space = column_space(NET, NEEDS)
     assert space.names == ("count", "same", "most", "load")
     assert space.functional.tolist() == [[True] * 4, [True, False, False, False], [False, True, False, False]]
-    values = np.array([[100, 0.5, 100, 3.0, 2], [100, 0.5, 30, np.nan, 1]], np.float32)
+    values = np.array([[100, 0.5, 100, 3.0, 0, 2], [100, 0.5, 30, np.nan, 0, 1]], np.float32)
     table = Table(values, np.array([1, 2], np.int32), np.zeros(2, np.int32))
     change = bounds(space, jnp.asarray(table.label), jnp.float32(1.0))
     join = jax.jit(
         lambda change: jax.vmap(space.join)(jax.vmap(space.apart)(jnp.asarray(values)), change, jnp.asarray(values))
     )
     made = np.asarray(join(change))
-    assert made[0].tolist() == [100, np.float32(0.9), 100, 5.25, 2]  # most may not pass count
-    assert made[1, 0] == 511 and made[1, 1] == 0.5 and np.isnan(made[1, 3]) and made[1, 4] == 1
+    assert made[0].tolist() == [100, np.float32(0.9), 100, 5.25, np.float32(99.1), 2]  # most may not pass count
+    assert made[1, :3].tolist() == [511, 0.5, 158] and np.isnan(made[1, 3]) and made[1, 4:].tolist() == [510.5, 1]
     assert valid_share(space, NET, table, table._replace(values=made), 1.0) == 1.0
     np.testing.assert_array_equal(join(jnp.zeros((2, 4))), values)
 

@@ -87,6 +87,7 @@ def test_rows_of_a_known_stream_and_intervals_that_hold_the_truth():
     assert rows["false_alerts_per_1000_benign"].low < 100 < rows["false_alerts_per_1000_benign"].high
     seen = rows["campaigns_seen"]
     assert seen.value == alarm.reshape(200, 25)[:, 20:].any(1).mean() and seen.low < seen.value < seen.high
+    assert rows["campaigns_seen[scanning]"].n == 200 and "campaigns_seen[replay]" not in rows
     assert rows["flows_to_alert_median"].value == 2 and rows["seconds_to_alert_median"].value == 310
 
 
