@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def nsl_kdd_worlds(quick: bool, folder: str) -> Worlds:
       quick: fewer seeds, rounds and test records.
       folder: with nsl_kdd/.
     """
-    raw = nsl_kdd.get_config()
+    raw: Any = nsl_kdd.get_config()
     raw.data.path = os.path.join(folder, "nsl_kdd")
     raw.classifier.train.rounds = QUICK_ROUNDS if quick else ROUNDS
     config = from_config_dict(raw)

@@ -190,8 +190,8 @@ def threat_space(schema: Schema = THREATS) -> FlowSpace:
         return jnp.stack([*own, *(_scaled(s, size) for s in sizes)])
 
     def join(free: Array, change: Array, values: Array) -> Array:
-        moved = dict(zip(names, free + change, strict=True))
-        still = dict(zip(names, jax.lax.stop_gradient(change) == 0.0, strict=True))
+        moved: dict[str, Array] = dict(zip(names, free + change, strict=True))
+        still: dict[str, Array] = dict(zip(names, jax.lax.stop_gradient(change) == 0.0, strict=True))
         new = {n: values[at[n]] for n in at}
         for n in direct:
             new[n] = _unless(still[n], new[n], _rounded(_unscaled(moved[n], column[n]), column[n]))
