@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ def caught(row: str, schema: Schema, label: np.ndarray, alarm: np.ndarray) -> Fi
     return figures
 
 
-def valid_share(space: FlowSpace, schema: Schema, before: Table, after: Table, budget: float) -> float:
+def make_check(space: FlowSpace, schema: Schema) -> Callable[[Table, Table, float], float]:
     """Share of evasive flows that an attacker of the threat model may send; checked on the host, apart from what made them.
 
     A flow is valid where its codes are as they were, numbers lie in their public ranges, and every free quantity moved by no
@@ -46,20 +46,25 @@ def valid_share(space: FlowSpace, schema: Schema, before: Table, after: Table, b
     Args:
       space: of the flows.
       schema: columns.
-      before, after: the same flows, M >= 1.
-      budget: in public scales.
+
+    Returns:
+      (flows before, the same after, budget in public scales) -> share of M >= 1 flows.
     """
     apart, rounding = jax.jit(jax.vmap(space.apart)), jax.jit(jax.vmap(space.rounding))
-    moved = np.abs(np.asarray(apart(after.values), np.float64) - np.asarray(apart(before.values), np.float64))
-    allowed = np.where(space.functional[before.label], 0.0, budget) + np.asarray(rounding(after.values), np.float64)
-    fine = (moved <= allowed + TOLERANCE).all(1)
-    for j, column in enumerate(schema.inputs):
-        if column.kind == "numeric":
+
+    def check(before: Table, after: Table, budget: float) -> float:
+        moved = np.abs(np.asarray(apart(after.values), np.float64) - np.asarray(apart(before.values), np.float64))
+        allowed = np.where(space.functional[before.label], 0.0, budget) + np.asarray(rounding(after.values), np.float64)
+        fine = (moved <= allowed + TOLERANCE).all(1)
+        for j, column in enumerate(schema.inputs):
             x = after.values[:, j]
-            fine &= np.isnan(x) | ((x >= column.low) & (x <= column.high))
-        else:
-            fine &= after.values[:, j] == before.values[:, j]
-    return float(fine.mean())
+            if column.kind == "numeric":
+                fine &= np.isnan(x) | ((x >= column.low) & (x <= column.high))
+            else:
+                fine &= x == before.values[:, j]
+        return float(fine.mean())
+
+    return check
 
 
 def evasion_figures(
@@ -93,6 +98,7 @@ def evasion_figures(
     attacks = [rows_where(w.test, w.test.label > 0) for w in worlds]
     benign = [rows_where(w.test, w.test.label == 0) for w in worlds]
     found: list[Figures] = [{} for _ in worlds]
+    check = make_check(space, schema)
 
     def judge(row: str, target: Target, tables: list[Table]) -> None:
         for figures, table, alarm in zip(found, tables, arena.alarms(target, tables), strict=True):
@@ -108,7 +114,7 @@ def evasion_figures(
             made = send(target, [w.validation for w in worlds], attacks, budget, keys)
             judge(f"{name}, {evader.name}", target, made)
             for figures, was, now in zip(found, attacks, made, strict=True):
-                figures[f"{name}, {evader.name}", "valid"] = valid_share(space, schema, was, now, budget)
+                figures[f"{name}, {evader.name}", "valid"] = check(was, now, budget)
             if old is not None:
                 judge(f"{name}, old {evader.name}", target, old)
             old = made if old is None else old

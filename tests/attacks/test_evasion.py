@@ -15,12 +15,13 @@ from fedjax_health.data.encode import make_encoder
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.data.simulator import simulate_table
 from fedjax_health.data.threats import THREATS, make_threats
-from fedjax_health.evaluation.evasion_rows import valid_share
+from fedjax_health.evaluation.evasion_rows import make_check
 from fedjax_health.types import Table, UserError
 
 pytestmark = pytest.mark.quick_compile
 
 SPACE = threat_space()
+CHECK = make_check(SPACE, THREATS)
 BUDGET = jnp.float32(0.5)
 NOTHING = Flows(jnp.zeros((1, 15)), jnp.zeros(1, jnp.int32), jnp.int32(0))
 TARGET = Target((), jnp.float32(0.5))
@@ -88,7 +89,7 @@ def test_evasive_flows_could_exist_and_are_still_the_attack(attacks):
                 assert np.all(np.abs(column(made, "bytes_out") / out - was)[mine] <= 0.5 / out[mine] + 1e-3)
             else:
                 np.testing.assert_array_equal(column(made, name)[mine], column(attacks.values, name)[mine])
-    assert valid_share(SPACE, THREATS, attacks, attacks._replace(values=made), 0.5) == 1.0
+    assert CHECK(attacks, attacks._replace(values=made), 0.5) == 1.0
 
 
 def test_flows_that_break_the_threat_model_are_found(attacks):
@@ -98,12 +99,12 @@ def test_flows_that_break_the_threat_model_are_found(attacks):
     for i, name in enumerate(names):
         j = THREATS.index(name)
         made[50 * i : 50 * (i + 1), j] += 1.0 if name == "protocol" else 40.0 * attacks.values[:, j].max()
-    assert valid_share(SPACE, THREATS, few, few._replace(values=made), 0.5) == 0.0
-    assert valid_share(SPACE, THREATS, few, few, 0.0) == 1.0
+    assert CHECK(few, few._replace(values=made), 0.5) == 0.0
+    assert CHECK(few, few, 0.0) == 1.0
     edge, j = few.values.copy(), THREATS.index("payload_entropy")
     edge[:, j] = np.clip(edge[:, j] - 0.9, 0.0, 8.0)  # 0.6 of its scale, where 0.5 is allowed
-    assert valid_share(SPACE, THREATS, few, few._replace(values=edge), 0.5) < 0.05
-    assert valid_share(SPACE, THREATS, few, few._replace(values=edge), 0.61) > 0.5  # but of replays
+    assert CHECK(few, few._replace(values=edge), 0.5) < 0.05
+    assert CHECK(few, few._replace(values=edge), 0.61) > 0.5  # but of replays
 
 
 def test_the_white_box_goes_to_the_edge_of_the_budget_where_it_may(attacks):
@@ -160,7 +161,7 @@ def test_the_generator_learns_from_answers_alone(attacks):
     made = np.asarray(jax.jit(learns.craft)(target, own, *args))
     step = free(made, "jitter") - free(attacks.values, "jitter")
     assert step.mean() > 0.3  # of 0.5, towards benign, and it was never shown the score
-    assert valid_share(SPACE, THREATS, attacks, attacks._replace(values=made), 0.5) == 1.0
+    assert CHECK(attacks, attacks._replace(values=made), 0.5) == 1.0
 
 
 def test_seeds_are_a_vmap(attacks):
@@ -202,7 +203,7 @@ def test_logs_without_relations_move_column_by_column_and_missing_cells_stay_mis
     made = np.asarray(join(change))
     assert made[0].tolist() == [100, np.float32(0.9), 100, 5.25, np.float32(99.1), 2]  # most may not pass count
     assert made[1, :3].tolist() == [511, 0.5, 158] and np.isnan(made[1, 3]) and made[1, 4:].tolist() == [510.5, 1]
-    assert valid_share(space, NET, table, table._replace(values=made), 1.0) == 1.0
+    assert make_check(space, NET)(table, table._replace(values=made), 1.0) == 1.0
     np.testing.assert_array_equal(join(jnp.zeros((2, 4))), values)
 
 
