@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedjax_health.data.equations import broken_equations
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.types import Table, UserError
 
@@ -52,6 +53,13 @@ def table_from_frame(
         cells, note = _coded(frame[column.name], column, where)
         values[:, number] = cells[order]
         notes.extend(note)
+    for name, rows in broken_equations(values, schema).items():
+        if rows.any():
+            rule = schema.inputs[schema.index(name)].equation
+            notes.append(
+                f"{rows.sum():,} of {len(rows):,} rows break {name} = {rule} beyond rounding; they are kept as they are, and "
+                "no generated row will break it."
+            )
     label = _coded(frame[schema.label.name], schema.label, where)[0].astype(np.int32)
     present = np.unique(label)
     if len(present) < 2:
