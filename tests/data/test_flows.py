@@ -7,7 +7,7 @@ import gzip
 import numpy as np
 import pandas as pd
 import pytest
-from sources import NSL_TEST, NSL_TRAIN, clients, column, nsl_folder, nsl_line, real, wustl_frame
+from sources import NSL_TEST, NSL_TRAIN, clients, column, consistent, nsl_folder, nsl_line, real, wustl_frame
 
 from fedjax_health.data.nsl_kdd import FAMILIES, LAYOUT, SERVICES, load_nsl_kdd
 from fedjax_health.data.wustl_ehms import load_wustl_ehms
@@ -31,6 +31,35 @@ def test_wustl_blocks_units_and_leaks(tmp_path):
         assert len(load_wustl_ehms(str(tmp_path), kind).schema.inputs) == size
 
 
+def test_wustl_header_lines_blank_rows_and_infinite_rates_are_repaired_and_counted(tmp_path):
+    path, whole = str(tmp_path / "any.csv"), consistent(wustl_frame())
+    whole.to_csv(path, index=False)
+    plain = load_wustl_ehms(path)
+    assert not any("break" in note or "clipped" in note for note in plain.notes)
+    lines = (tmp_path / "any.csv").read_text().splitlines()
+    endless = lines[8].split(",")
+    endless[lines[0].split(",").index("Rate")] = "inf"
+    bad = [*lines[:8], ",".join(endless), *lines[9:200], lines[0], "," * (len(endless) - 1), *lines[200:]]
+    (tmp_path / "any.csv").write_text("\n".join(bad))
+    source = load_wustl_ehms(path)
+    assert source.notes[:2] == (
+        "1 header lines among the records of any.csv were dropped (row 200).",
+        "1 rows of any.csv without any value were dropped (row 201).",
+    )
+    assert "1 infinite values (Rate) were replaced by what their equations give." in source.notes
+    for mine, its in zip(source.table, plain.table, strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+def test_wustl_rows_that_break_a_relation_are_counted(tmp_path):
+    frame = consistent(wustl_frame())
+    frame.loc[[3, 4], "TotBytes"] += 50
+    frame.to_csv(tmp_path / "any.csv", index=False)
+    source = load_wustl_ehms(str(tmp_path / "any.csv"))
+    assert any(note.startswith("2 of 450 rows break TotBytes = SrcBytes + DstBytes beyond") for note in source.notes)
+    assert (column(source, "TotBytes") - column(source, "SrcBytes") - column(source, "DstBytes")).sum() == 100
+
+
 def test_wustl_explains_what_is_wrong(tmp_path):
     with pytest.raises(UserError, match="features 'vitals' of WUSTL-EHMS are unknown"):
         load_wustl_ehms(str(tmp_path), "vitals")
@@ -41,6 +70,11 @@ def test_wustl_explains_what_is_wrong(tmp_path):
         load_wustl_ehms(path)
     wustl_frame().drop(columns="DstLoad").to_csv(path, index=False)
     with pytest.raises(UserError, match="'DstLoad' is missing in the file"):
+        load_wustl_ehms(path)
+    wustl_frame().assign(SrcBytes=lambda f: [*f["SrcBytes"][:30], "many", *f["SrcBytes"][31:]]).to_csv(
+        path, index=False
+    )
+    with pytest.raises(UserError, match="numeric column 'SrcBytes' holds the text 'many' in row 31"):
         load_wustl_ehms(path)
     wustl_frame().replace({"Attack Category": {"Spoofing ": "DoS"}}).to_csv(path, index=False)
     with pytest.raises(UserError, match="'Attack Category' holds 'DoS' in row 221"):
@@ -107,7 +141,7 @@ def test_nsl_header_lines_among_the_records_and_infinite_values_are_repaired_and
     assert len(source.table.label) == 8 and column(source, "src_bytes")[-1] == 2e9
     assert source.notes[:2] == (
         "KDDTrain+_20Percent.txt: 2 header lines among the records of KDDTrain+_20Percent.txt were dropped (row 1, 5).",
-        "KDDTrain+_20Percent.txt: src_bytes: 1 of 8 values outside 0–2,000,000,000 bytes were clipped.",
+        "KDDTrain+_20Percent.txt: src_bytes: 1 of 8 values outside 0–2,000,000,000 bytes were clipped (1 of them infinite).",
     )
     plain = load_nsl_kdd(nsl_folder(tmp_path))
     np.testing.assert_array_equal(source.table.values[:7], plain.table.values)

@@ -59,7 +59,7 @@ def test_clipping_is_counted_and_inside_is_left_alone():
     np.testing.assert_array_equal(np.sort(table.values[:, 0]), [20, 20, 300, 300])
     assert notes == (
         "heart_rate: 2 of 4 values outside 20–300 bpm were clipped.",
-        "lactate: 1 of 2 values outside 0–30 mmol/L were clipped.",
+        "lactate: 1 infinite values were treated as missing.",
     )
 
 
