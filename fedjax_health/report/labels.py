@@ -58,6 +58,7 @@ METRICS = {  # in the order of the columns
     "detection_rate": Metric("Detection rate ↑"),
     "false_positive_rate": Metric("False positives ↓"),
     "detection_at_1pct_fpr": Metric("Detection at 1 % FPR ↑"),
+    "single_feature_auroc": Metric("AUROC of this column alone (guessing 0.5)"),
     "auc": Metric("AUC (guessing 0.5)"),
     "success (%)": Metric("Success, % (guessing 50)", 0.0, 100.0),
     "tpr_at_1pct_fpr": Metric("TPR at 1 % FPR (guessing 0.01)"),

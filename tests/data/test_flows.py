@@ -7,6 +7,7 @@ import gzip
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from sources import NSL_TEST, NSL_TRAIN, clients, column, consistent, nsl_folder, nsl_line, real, wustl_frame
 
 from fedjax_health.data.nsl_kdd import FAMILIES, LAYOUT, SERVICES, load_nsl_kdd
@@ -91,6 +92,50 @@ def test_wustl_real_figures():
     assert np.nanmean(column(source, "Heart_rate")) == pytest.approx(75.44, abs=0.05)  # 3 zeros are missing here
     assert np.nanmean(column(source, "SpO2")) == pytest.approx(97.81, abs=0.05)
     assert np.isnan(column(source, "Resp_Rate")).sum() == 869
+
+
+# the attacker's machine, where and when a flow was seen, what number it had, and the answer itself
+TELLTALES = [
+    "SrcMac", "DstMac", "SrcAddr", "DstAddr", "Sport", "Dport", "Packet_num", "Flgs", "Dir", "Trans", "SrcGap", "DstGap",
+    "DIntPktAct", "dMinPktSz", "Label",
+]  # fmt: skip
+
+
+def same(mine, its) -> None:
+    assert mine.schema == its.schema and mine.notes == its.notes
+    for a, b in zip(mine.table, its.table, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.realdata
+def test_wustl_identity_order_and_answer_cannot_reach_a_model(tmp_path):
+    frame = pd.read_csv(f"{real('wustl_ehms')}/{WUSTL}.gz", low_memory=False)
+    for name in TELLTALES:
+        assert name in frame.columns
+    plain = load_wustl_ehms(real("wustl_ehms"))
+    assert not {c.name for c in plain.schema.columns} & set(TELLTALES)
+    rng, path = np.random.default_rng(0), str(tmp_path / "changed.csv.gz")
+    mixed = frame.assign(**{name: rng.permutation(frame[name]) for name in TELLTALES})
+    for changed in (frame.drop(columns=TELLTALES), mixed):
+        changed.to_csv(path, index=False, compression={"method": "gzip", "compresslevel": 1})
+        same(load_wustl_ehms(path), plain)
+    # the comparison sees a column that does reach it
+    frame.assign(Load=rng.permutation(frame["Load"])).to_csv(
+        path, index=False, compression={"method": "gzip", "compresslevel": 1}
+    )
+    with pytest.raises(AssertionError):
+        same(load_wustl_ehms(path), plain)
+
+
+@pytest.mark.realdata
+def test_wustl_has_no_column_that_counts_rows():
+    source = load_wustl_ehms(real("wustl_ehms"))
+    order = np.arange(len(source.table.label))
+    for c in source.schema.inputs:
+        values = column(source, c.name)
+        there = ~np.isnan(values)
+        rho = scipy.stats.spearmanr(values[there], order[there]).statistic
+        assert abs(rho) < 0.9 and (np.diff(values[there]) > 0).mean() < 0.9, c.name
 
 
 def test_nsl_reads_both_files_and_marks_groups_of_the_official_test_set(tmp_path):
