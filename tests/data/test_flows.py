@@ -134,7 +134,8 @@ def test_wustl_has_no_column_that_counts_rows():
     for c in source.schema.inputs:
         values = column(source, c.name)
         there = ~np.isnan(values)
-        rho = scipy.stats.spearmanr(values[there], order[there]).statistic
+        rank = scipy.stats.rankdata(values[there])
+        rho = np.corrcoef(rank, order[there])[0, 1]
         assert abs(rho) < 0.9 and (np.diff(values[there]) > 0).mean() < 0.9, c.name
 
 
