@@ -72,6 +72,10 @@ def test_wustl_explains_what_is_wrong(tmp_path):
     wustl_frame().drop(columns="DstLoad").to_csv(path, index=False)
     with pytest.raises(UserError, match="'DstLoad' is missing in the file"):
         load_wustl_ehms(path)
+    twice = wustl_frame().rename(columns={"Label": "Load"})
+    twice.to_csv(path, index=False)
+    with pytest.raises(UserError, match="column 'Load' stands 2 times in the header"):
+        load_wustl_ehms(path)
     wustl_frame().assign(SrcBytes=lambda f: [*f["SrcBytes"][:30], "many", *f["SrcBytes"][31:]]).to_csv(
         path, index=False
     )
