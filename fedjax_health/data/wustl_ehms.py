@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from fedjax_health.data.frames import numbers, table_from_frame
-from fedjax_health.data.log_file import find_file
+from fedjax_health.data.frames import numbers, require_columns, table_from_frame
+from fedjax_health.data.log_file import find_file, header_of, records_of, require_once
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.data.source import Source
 from fedjax_health.types import UserError
@@ -139,15 +139,19 @@ def load_wustl_ehms(path: str, features: str = "all") -> Source:
     file = find_file(path, FILE, WHERE_TO_GET, single=True)
     schema = Schema("wustl_ehms", (*FEATURES[features], LABEL))
     try:
+        require_once(header_of(file), file)
         frame = pd.read_csv(file, low_memory=False, skipinitialspace=True)
+    except UserError:
+        raise
     except (ValueError, OSError, EOFError) as error:  # parser, encoding and decompression errors
         raise UserError(f"{file}: not readable as CSV ({' '.join(str(error).split())}); {WHERE_TO_GET}") from error
-    notes = []
-    if "Dur" in frame and features != "biometrics":
+    require_columns(frame.columns, schema, file)
+    frame, notes = records_of(frame, [c.name for c in schema.columns], file)
+    if features != "biometrics":
         frame["Dur"] = numbers(frame["Dur"], file) * 1000.0
         notes.append("Dur was converted from seconds to milliseconds, the unit of the other times of a flow.")
     for column in schema.inputs:
-        if column.nullable and column.name in frame:
+        if column.nullable:
             cells = numbers(frame[column.name], file)
             off = cells == 0.0
             frame[column.name] = np.where(off, np.nan, cells)

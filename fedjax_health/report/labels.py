@@ -67,6 +67,7 @@ METRICS = {  # in the order of the columns
     "flows_to_alert_p90": Metric("Attack flows until seen, 90th percentile ↓", 1.0, math.inf),
     "seconds_to_alert_median": Metric("Seconds until seen, median ↓", 0.0, math.inf),
     "seconds_to_alert_p90": Metric("Seconds until seen, 90th percentile ↓", 0.0, math.inf),
+    "single_feature_auroc": Metric("AUROC of this column alone (guessing 0.5)"),
     "auc": Metric("AUC (guessing 0.5)"),
     "success (%)": Metric("Success, % (guessing 50)", 0.0, 100.0),
     "tpr_at_1pct_fpr": Metric("TPR at 1 % FPR (guessing 0.01)"),
