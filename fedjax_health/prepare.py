@@ -146,6 +146,23 @@ def measure(p: Prepared, plan: PrivacyPlan, config: Config, randomness: Randomne
     return p._replace(categories=tuple(categories(p, plan, config, randomness, s, records) for s in range(seeds)))
 
 
+def ask(p: Prepared, plan: PrivacyPlan, config: Config) -> Prepared:
+    """What `measure` asks by the run's seed, but for the encoded records: those are for `stores` to make, a few at a time.
+
+    Args:
+      p: a bare domain.
+      plan: noise of every question.
+      config: the run.
+    """
+    records, seeds = by_records(config), range(config.seeds)
+    shares = np.stack([class_shares(p, config, BY_SEED, s, records) for s in seeds])
+    if config.representation == "public":
+        return p._replace(shares=shares)
+    fitted = padded([fit(p, plan, config, BY_SEED, s, records) for s in seeds])
+    asked = [categories(p, plan, config, BY_SEED, s, records) for s in seeds] if p.one_shots else []
+    return p._replace(shares=shares, fitted=fitted, categories=tuple(asked))
+
+
 def by_records(config: Config) -> bool:
     """Whether every record counts the same instead of every client, which no guarantee covers."""
     weightings = {build.model_config(m, config).train.aggregation.weighting for m in build.trained(config)}
