@@ -20,7 +20,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["fedjax_health*", "launch*", "configs*"]),
-    package_data={"fedjax_health.report": ["*.html.j2", "*.css"]},
+    package_data={"fedjax_health.report": ["*.html.j2", "*.css"], "fedjax_health.sweep": ["*.html.j2"]},
     install_requires=[
         "jax>=0.10,<0.11",
         "flax>=0.12.4,<0.13",

@@ -25,7 +25,7 @@ from fedjax_health.privacy.class_prior import noisy_class_shares
 from fedjax_health.privacy.fit import client_weights, fit_representation
 from fedjax_health.privacy.one_shot import OneShotRelease
 from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan
-from fedjax_health.randomness import BY_SEED, Randomness, kept_arrays, kept_shares, share_normals
+from fedjax_health.randomness import BY_SEED, Randomness, kept_arrays, kept_shares, noise_seed, share_normals
 from fedjax_health.types import Table
 
 
@@ -182,7 +182,7 @@ def class_shares(p: Prepared, config: Config, randomness: Randomness, seed: int,
     held = int(p.domain.train.client.max()) + 1
     local = config.privacy.mechanism in ("local_gaussian", "distributed_gaussian")
     noise = config.privacy.prior_noise_multiplier if config.privacy.mechanism != "none" else 0.0
-    normals = share_normals(randomness, config.seed, p.domain.name, seed)
+    normals = share_normals(randomness, noise_seed(config.seed, config.privacy.trial), p.domain.name, seed)
     include, classes = p.include[seed][:held], p.domain.schema.num_classes
     return noisy_class_shares(p.domain.train, include, classes, noise, normals, local, records)
 
@@ -214,7 +214,7 @@ def fit(
         p.domain.schema,
         config.representation,
         plan.statistics_noise,
-        lambda query: share_normals(randomness, config.seed, name, seed, query),
+        lambda query: share_normals(randomness, noise_seed(config.seed, config.privacy.trial), name, seed, query),
         rng.host_rng(config.seed, rng.Stream.SPREAD, name, str(seed)),
     )
 
@@ -245,7 +245,7 @@ def categories(
         return np.zeros((classes, 0), np.float32)
     asked, weight = asked_records(p, seed, records)
     codes = np.asarray(jax.jit(p.domain.encoder.encode)(jnp.asarray(asked.values, jnp.float32)))[:, layout.numeric :]
-    normals = share_normals(randomness, config.seed, p.domain.name, seed, CATEGORIES)
+    normals = share_normals(randomness, noise_seed(config.seed, config.privacy.trial), p.domain.name, seed, CATEGORIES)
     noise = plan.statistics_noise
     return category_shares.noisy_category_shares(codes, asked.label, weight, layout, classes, noise, normals)
 

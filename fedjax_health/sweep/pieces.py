@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ml_collections import config_dict
 
-from fedjax_health import __version__, streams
+from fedjax_health import __version__, checks
 from fedjax_health.config import Config, from_config_dict, to_json
 from fedjax_health.sweep.design import Settings
 from fedjax_health.types import UserError
@@ -21,7 +21,13 @@ FORMAT = 1  # of a result file; another number, another name
 ENDING = ".parquet"
 
 # config keys that a compiled program is given as numbers, and that no shape depends on
-_OF_RUN = ("privacy.epsilon", "privacy.delta", "privacy.noise_multiplier", "privacy.prior_noise_multiplier")
+_OF_RUN = (
+    "privacy.epsilon",
+    "privacy.delta",
+    "privacy.noise_multiplier",
+    "privacy.prior_noise_multiplier",
+    "privacy.trial",
+)
 _OF_MODEL = ("kl_weight", "penalty", "generator_learning_rate", "reconstruction_weight")
 _OF_TRAIN = ("client_learning_rate", "server_learning_rate", "proximal_weight", "l2_clip_norm", "rounds")
 
@@ -108,7 +114,7 @@ def config_of(file: str, settings: Settings, base: Any = None) -> Config:
             raise UserError(f"unknown config key {key!r} in a sweep of {file}; see configs/base.py for the keys")
         node[last] = float(value) if isinstance(node[last], float) and isinstance(value, int) else value
     config = from_config_dict(raw)
-    if streams.has_streams(config):
+    if set(config.data.domains) & set(checks.STREAMS):
         raise UserError(
             f"data.domains={config.data.domains}: sweeps are of tables, not of streams; run launch.main instead"
         )

@@ -91,17 +91,19 @@ def _machine_rows(point: Point, ran: Ran, judged: float) -> list[Row]:
 
 
 def _about(name: str, settings: Any, point: Point, ran: Ran) -> dict[str, Any]:
-    """What a point is, JSON-ready."""
+    """What a point is, JSON-ready; a training that failed has spent what it was going to."""
+    done = {r.stage: r.rounds for r in point.plan.releases} if ran.failed else ran.done
     return {
         "point": name,
         "settings": settings,
         "seeds": point.config.seeds,
         "failed": ran.failed,
-        "rounds": ran.done,
+        "rounds": done,
         "noise_multiplier": point.plan.noise_multiplier,
         "private": point.plan.formal,
         "unit": point.plan.unit,
         "relation": point.plan.relation,
+        "ledger": point.plan.ledger(done),
         "traces": ran.traces,
     }
 

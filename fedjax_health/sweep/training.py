@@ -18,7 +18,7 @@ from fedjax_health.attacks.shadows import AXIS, make_shadow_mesh
 from fedjax_health.data.representation import layout_of
 from fedjax_health.federated.federation import init_state
 from fedjax_health.privacy.plan import Release
-from fedjax_health.randomness import BY_SEED, training_keys
+from fedjax_health.randomness import BY_SEED, noise_seed, training_keys
 from fedjax_health.sweep.program import Outcome, Runs, make_program, side_by_side, train_runs
 from fedjax_health.sweep.world import Point
 from fedjax_health.train.loop import make_hyper
@@ -113,7 +113,8 @@ def _runs(points: Sequence[Point], domain: str, model: str, which: np.ndarray) -
         p = point.of(domain)
         values = build.training_numbers(build.model_config(model, point.config), point.plan.noise_multiplier)
         hyper = {**make_hyper(values, seeds), "class_prior": jnp.asarray(p.shares)}
-        return Runs(training_keys(BY_SEED, config.seed, f"{domain}/{model}", seeds), hyper, jnp.asarray(p.include))
+        drawn = noise_seed(config.seed, point.config.privacy.trial)
+        return Runs(training_keys(BY_SEED, drawn, f"{domain}/{model}", seeds), hyper, jnp.asarray(p.include))
 
     each = {i: of(points[i]) for i in np.unique(which // seeds)}
     rows = [jax.tree.map(lambda leaf, s=r % seeds: leaf[s], each[r // seeds]) for r in which]
