@@ -122,19 +122,17 @@ def measure(config: Config, stage: str, calls: int) -> Measured:
     classes = p.domain.schema.num_classes
     hyper = {**make_hyper(values, seeds), "class_prior": jnp.full((seeds, classes), 1.0 / classes, jnp.float32)}
     keys = training_keys(BY_SEED, config.seed, stage, seeds)
-    records = jax.tree.map(lambda leaf: np.asarray(leaf), p.domain.data) if isinstance(p.domain.data, Store) else None
+    original = p.domain.data
 
-    def place() -> tuple[Any, Any, Data]:
-        data = p.domain.data
-        if records is not None:
-            data = jax.tree.map(lambda leaf: np.stack([leaf] * seeds) if own else leaf.copy(), records)
-        return distributed.replicate((keys, hyper, Data(data, p.include)), mesh)  # pyright: ignore[reportReturnType,reportArgumentType]
+    def start() -> tuple[Any, Any, Data]:
+        # arrays of JAX, as the loaders leave them: others would be copied again for every device
+        data = original
+        if isinstance(original, Store):
+            data = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds) if own else jnp.copy(leaf), original)
+        placed, numbers, inputs = distributed.replicate((keys, hyper, Data(data, jnp.asarray(p.include))), mesh)
+        return train.init(placed), numbers, inputs
 
-    def start() -> tuple[Any, Any, Any, Any]:
-        placed, numbers, data = place()
-        return train.init(placed), numbers, data, placed
-
-    state, numbers, data, _ = start()
+    state, numbers, data = start()
     compiled = train.run_chunk.lower(state, numbers, data).compile()  # pyright: ignore[reportFunctionMemberAccess]
     state, metrics = compiled(state, numbers, data)  # threads and code pages of the first call are the runtime's
     jax.block_until_ready((state, metrics))
@@ -142,7 +140,7 @@ def measure(config: Config, stage: str, calls: int) -> Measured:
     gc.collect()
     base = resident("VmRSS")
     forget_peak()
-    state, numbers, data, _ = start()
+    state, numbers, data = start()
     live, seconds = [], []
     for _ in range(calls):
         began = time.perf_counter()
