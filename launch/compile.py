@@ -75,13 +75,15 @@ def main(argv: list[str]) -> int:
             return 0
         if rest:
             raise UserError(f"unexpected argument {rest[0]!r}; options start with --")
-        raw = own["config"].value
+        raw: Any = own["config"].value
         _ = raw.name  # a file that cannot be loaded is reported at the first access
         print(_compile(raw, {name: own[name].value for name in own if not name.startswith("config")}))
         return 0
-    except (flags.Error, AttributeError, KeyError, OSError, SyntaxError) as error:
-        of_config = not isinstance(error, flags.Error) or "--config" in str(error) or "'config." in str(error)
+    except flags.Error as error:
+        of_config = "--config" in str(error) or "'config." in str(error)
         message = sentence(error, argv, own) if of_config else option_sentence(error, own)
+    except (AttributeError, KeyError, OSError, SyntaxError) as error:
+        message = sentence(error, argv, own)
     except UserError as error:
         message = str(error)
     print(f"error: {message}", file=sys.stderr)

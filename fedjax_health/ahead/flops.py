@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from fedjax_health.ahead.trips import Trips
@@ -49,7 +48,7 @@ class Work(NamedTuple):
     once: int
 
     def __add__(self, other: Work) -> Work:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return Work(*(a + b for a, b in zip(self, other, strict=True)))
+        return Work(self.everywhere + other.everywhere, self.split + other.split, self.once + other.once)
 
     def times(self, factor: float) -> Work:
         """Of a body that runs `factor` times."""
@@ -114,8 +113,4 @@ def _leaf(eqn: Any) -> float:
 
 
 def _floats(aval: Any) -> bool:
-    return (
-        hasattr(aval, "dtype")
-        and jnp.issubdtype(aval.dtype, jnp.floating)
-        and not jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
-    )
+    return hasattr(aval, "dtype") and jnp.issubdtype(aval.dtype, jnp.floating)

@@ -74,8 +74,8 @@ def _gather(ray: ModuleType, running: dict[Any, Piece], folder: str) -> None:
         except ray.exceptions.RayError as error:
             failures.append(
                 UserError(
-                    f"piece {piece.name} of {len(piece.points)} runs ended every worker that tried it ({type(error).__name__}); "
-                    "lower points_per_piece, or give a worker more memory"
+                    f"piece {piece.name} of {len(piece.points)} runs ended every worker that tried it "
+                    f"({type(error).__name__}); lower points_per_piece, or give a worker more memory"
                 )
             )
         else:
@@ -113,9 +113,9 @@ def _installed(alone: bool) -> ModuleType:
     if alone:
         os.environ[CLUSTERS] = "0"  # before the import
     try:
-        import ray
-        import ray.exceptions
-        import ray.util
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.exceptions  # pyright: ignore[reportMissingImports]
+        import ray.util  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(
             "engine 'ray' needs Ray; install it with pip install '.[sweep]', or use --engine=local"
