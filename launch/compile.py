@@ -38,12 +38,11 @@ def _compile(raw: Any, given: dict[str, Any]) -> str:
     from fedjax_health import config as configuration
 
     config = configuration.from_config_dict(raw)
-    if config.quick_compile:
+    if config.quick_compile:  # read when the first device is used, so not too late here
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
-    use_all_cores()
     import jax
 
-    from fedjax_health.ahead import peaks, predict, shapes, words
+    from fedjax_health.ahead import peaks, predict, shapes, words  # after the devices are set
 
     limit = words.amount(given["memory"]) if given["memory"] else float("inf")
     kinds = peaks.peaks_of(tuple(given["device"]))
@@ -91,4 +90,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    use_all_cores()
     sys.exit(main(sys.argv))
