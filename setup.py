@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "fedjax_health/__init__.py").read_text()).group(1)
 
 TEST = ["pytest>=8", "pytest-xdist>=3.5"]
-SWEEP = ["ray>=2.50,<3"]  # many machines; one needs none of it
+SWEEP = ["ray>=2.60,<3"]  # many machines; one needs none of it
 DEV = ["ruff==0.17.*", "pyright[nodejs]>=1.1.400", "pre-commit>=4"]
 
 setup(

@@ -37,7 +37,8 @@ class Memory(NamedTuple):
       data: records and inclusion masks, of this stage.
       state: of all federations: models, optimisers, what clients remember.
       rest: results that take no argument's place, and intermediate values.
-      beside: records of the run's other domains, which stay on the device.
+      beside: records of the run's other domains, and those of its own as they were before each seed's representation, all of
+        which stay on the device.
     """
 
     data: int
@@ -113,6 +114,8 @@ def predict(config: Config, assumed: Assumed = NOTHING) -> Iterator[tuple[Shaped
     mesh = sharding.make_mesh()
     shaped = [shape_domain(name, config, assumed) for name in config.data.domains]
     held = [tree_bytes(_population(s, config)) for s in shaped]
+    public = config.representation == "public"
+    whole = sum(held) + sum(0 if public else tree_bytes(s.domain.data) for s in shaped)
     for one, own in zip(shaped, held, strict=True):
         size = one.domain.population.size
         include = inclusion_masks(size, config.data.audit_fraction, config.seeds, config.seed, one.domain.name)
@@ -120,7 +123,7 @@ def predict(config: Config, assumed: Assumed = NOTHING) -> Iterator[tuple[Shaped
         yield (
             one,
             [
-                predict_stage(f"{one.domain.name}/{model}", parts, config, one, sum(held) - own)
+                predict_stage(f"{one.domain.name}/{model}", parts, config, one, whole - own)
                 for model, parts in prepared.parts.items()
             ],
         )
@@ -134,7 +137,7 @@ def predict_stage(stage: str, parts: Parts, config: Config, shaped: Shaped, besi
       parts: its federation.
       config: the run.
       shaped: its domain.
-      beside: bytes of other domains' records.
+      beside: bytes of other records that stay.
     """
     train = build.model_config(stage.split("/")[1], config).train
     began = time.perf_counter()
@@ -228,8 +231,11 @@ def check_memory(predictions: list[Prediction], limit: float, host: bool) -> Non
         return
     memory, copies = worst.memory, worst.devices if host else 1
     parts = {
-        "records": (memory.data, "set data.population='procedural', data.representation='public' or fewer seeds"),
-        "records of other domains": (memory.beside, "give each domain a run of its own"),
+        "records": (
+            memory.data,
+            "use fewer clients, data.representation='public' or fewer seeds, or for simulated ones data.population='procedural'",
+        ),
+        "other records": (memory.beside, "give each domain a run of its own, or use data.representation='public'"),
         "state": (copies * memory.state, "lower seeds, or choose an algorithm and a compression without client memory"),
         "intermediate values": (
             copies * memory.rest,

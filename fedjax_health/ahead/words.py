@@ -35,7 +35,7 @@ def describe(p: Prediction, peaks: Sequence[Peak]) -> str:
       peaks: devices whose times are wanted.
     """
     m = p.memory
-    parts = {"records": m.data, "state": m.state, "intermediate values": m.rest, "other domains": m.beside}
+    parts = {"records": m.data, "state": m.state, "intermediate values": m.rest, "other records": m.beside}
     lines = [
         f"{p.stage}: {p.rounds:,} rounds of {p.trips.live:.1f} clients, {p.clients_per_chunk} side by side on each of "
         f"{p.devices} devices",

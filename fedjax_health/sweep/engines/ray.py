@@ -163,7 +163,8 @@ def _cluster(ray: ModuleType, address: str) -> Iterator[None]:
 
 def _share(ray: ModuleType, cpus_a_worker: int) -> tuple[int, int]:
     """(cores, GPUs) of a worker: what every host of the cluster can give."""
-    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    hosts = [host for host in alive if host.get("CPU", 0)]  # a head that only coordinates has none
     gpus = max(int(host.get("GPU", 0)) for host in hosts)
     able = [host for host in hosts if int(host.get("GPU", 0)) or not gpus]
     cores = min(int(host["CPU"]) // max(1, int(host.get("GPU", 0))) for host in able)
