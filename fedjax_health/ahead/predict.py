@@ -233,7 +233,7 @@ def check_memory(predictions: list[Prediction], limit: float, host: bool) -> Non
     parts = {
         "records": (
             memory.data,
-            "use fewer clients, data.representation='public' or fewer seeds, or for simulated ones data.population='procedural'",
+            "use fewer clients or seeds, data.representation='public', or for simulated clients data.population='procedural'",
         ),
         "other records": (memory.beside, "give each domain a run of its own, or use data.representation='public'"),
         "state": (copies * memory.state, "lower seeds, or choose an algorithm and a compression without client memory"),
