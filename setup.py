@@ -1,4 +1,4 @@
-"""Installs fedjax_health: `pip install .`, `pip install .[test]`, `pip install .[dev]`."""
+"""Installs fedjax_health: `pip install .`, `pip install .[test]`, `pip install .[sweep]`, `pip install .[dev]`."""
 
 import pathlib
 import re
@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "fedjax_health/__init__.py").read_text()).group(1)
 
 TEST = ["pytest>=8", "pytest-xdist>=3.5"]
+SWEEP = ["ray>=2.60,<3"]  # many machines; one needs none of it
 DEV = ["ruff==0.17.*", "pyright[nodejs]>=1.1.400", "pre-commit>=4"]
 
 setup(
@@ -20,7 +21,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["fedjax_health*", "launch*", "configs*"]),
-    package_data={"fedjax_health.report": ["*.html.j2", "*.css"]},
+    package_data={"fedjax_health.report": ["*.html.j2", "*.css"], "fedjax_health.sweep": ["*.html.j2"]},
     install_requires=[
         "jax>=0.10,<0.11",
         "flax>=0.12.4,<0.13",
@@ -45,5 +46,5 @@ setup(
         "jinja2>=3.1",
         "rich>=13.9",
     ],
-    extras_require={"test": TEST, "dev": TEST + DEV},
+    extras_require={"test": TEST, "sweep": SWEEP, "dev": TEST + DEV},
 )

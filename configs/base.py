@@ -209,6 +209,7 @@ def get_config() -> Any:
                 "noise_bands": 4,
                 "least_share": 0.75,
                 "randomness": "seed",
+                "trial": 0,
             },
             "evaluation": {
                 "max_rows": 3_000,

@@ -20,11 +20,14 @@ from fedjax_health.config import (
     VaeConfig,
 )
 from fedjax_health.data.domain import Domain, domain_from_simulator, domain_from_source
-from fedjax_health.data.mimic3 import load_mimic3
-from fedjax_health.data.non_eeg import load_non_eeg
+from fedjax_health.data.mimic3 import load_mimic3, mimic3_schema
+from fedjax_health.data.non_eeg import NON_EEG, load_non_eeg
+from fedjax_health.data.nsl_kdd import SCHEMA as NSL_KDD
 from fedjax_health.data.nsl_kdd import load_nsl_kdd
+from fedjax_health.data.physionet2019 import SCHEMA as PHYSIONET2019
 from fedjax_health.data.physionet2019 import load_physionet2019
 from fedjax_health.data.representation import layout_of
+from fedjax_health.data.schema import Schema, load_schema
 from fedjax_health.data.simulator import Simulator
 from fedjax_health.data.source import Source
 from fedjax_health.data.stream_schema import StreamSchema
@@ -32,7 +35,7 @@ from fedjax_health.data.table import load_table
 from fedjax_health.data.threats import make_threats
 from fedjax_health.data.vital_stream import make_vital_stream
 from fedjax_health.data.vitals import make_vitals
-from fedjax_health.data.wustl_ehms import load_wustl_ehms
+from fedjax_health.data.wustl_ehms import load_wustl_ehms, wustl_ehms_schema
 from fedjax_health.devices.profile import CLASSES
 from fedjax_health.devices.round import DeviceLayer, make_devices, make_ideal
 from fedjax_health.federated.canaries import with_canaries
@@ -64,6 +67,14 @@ SOURCES: dict[str, Callable[[Config], Source]] = {
     "non_eeg": lambda c: load_non_eeg(c.data.path),
     "mimic3": lambda c: load_mimic3(c.data.path, c.data.label),
     "table": lambda c: load_table(c.data.path, c.data.schema, c.data.task),
+}
+SCHEMAS: dict[str, Callable[[Config], Schema]] = {  # of SOURCES, without their files
+    "physionet2019": lambda c: PHYSIONET2019,
+    "wustl_ehms": lambda c: wustl_ehms_schema(c.data.features),
+    "nsl_kdd": lambda c: NSL_KDD,
+    "non_eeg": lambda c: NON_EEG,
+    "mimic3": lambda c: mimic3_schema(c.data.label),
+    "table": lambda c: load_schema(c.data.schema),
 }
 MODELS: dict[str, Callable[..., GenerativeModel]] = {
     "vae": make_vae,

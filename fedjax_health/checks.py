@@ -207,6 +207,7 @@ def check(c: Config) -> None:
     )
     require(0 < p.least_share <= 1, f"config privacy.least_share={p.least_share} must be in (0, 1]")
     check_choice("privacy.randomness", p.randomness, ("seed", "system"))
+    require(p.trial >= 0, f"config privacy.trial={p.trial} must be 0 or more")
     private = p.mechanism != "none"
     require(
         private or p.randomness == "seed",

@@ -200,6 +200,7 @@ class PrivacyConfig:
         fewer is void, one of more has more noise than it needs.
       randomness: where published trainings and class shares draw from: "seed" (repeatable by whoever knows `seed` or tries
         2^31 keys) or "system" (256 bits of the operating system, removed once all is trained; see `randomness`).
+      trial: number of a run among those of a sweep of which one is published, 0 elsewhere; each draws noise of its own.
     """
 
     mechanism: str
@@ -212,6 +213,7 @@ class PrivacyConfig:
     noise_bands: int = 4
     least_share: float = 0.75
     randomness: str = "seed"
+    trial: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

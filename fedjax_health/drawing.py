@@ -62,16 +62,16 @@ def drawn_from(config: Config, p: Prepared, name: str, trained: dict[str, Traine
     return Drawn(model, networks, state.params, sizes(build.model_config(name, config)))
 
 
-def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: str) -> list[suite.Subject]:
+def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: str | None) -> list[suite.Subject]:
     """Synthetic tables of every model and seed; the table and the generator of the first seed are published.
 
     Args:
       config: the run.
       p: the domain.
       trained: stage to training.
-      path: the run's folder.
+      path: the run's folder; None = nothing is published.
     """
-    subjects, folder, domain = [], os.path.join(path, "synthetic"), p.domain.name
+    subjects, folder, domain = [], os.path.join(path or "", "synthetic"), p.domain.name
     for name in config.models:
         drawn, kind = drawn_from(config, p, name, trained), config.representation
         model, learns = drawn.model, isinstance(drawn.model, GenerativeModel)
@@ -88,7 +88,7 @@ def synthesise(config: Config, p: Prepared, trained: dict[str, Trained], path: s
             released = Published(network, fitted)
             every.append(released)
             table = sample(released, p.shares[s], keys[s], max(total, wanted))
-            if s == 0:
+            if s == 0 and path is not None:
                 published = Table(*(column[:wanted] for column in table))
                 publish(folder, f"{domain}_{name}", published, p.domain.schema)
                 save_generator(folder, domain, name, drawn.sizes, kind, released, p.shares[s], p.domain.schema)

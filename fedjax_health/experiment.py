@@ -25,6 +25,7 @@ from fedjax_health.randomness import (
     agree,
     end_randomness,
     keep_shares,
+    noise_seed,
     open_randomness,
     training_keys,
 )
@@ -179,7 +180,7 @@ def train(
     section = build.model_config(model, config)
     values = build.training_numbers(section, plan.noise_multiplier)
     hyper = {**make_hyper(values, config.seeds), "class_prior": jnp.asarray(p.shares)}
-    keys = training_keys(randomness, config.seed, release.stage, config.seeds)
+    keys = training_keys(randomness, noise_seed(config.seed, config.privacy.trial), release.stage, config.seeds)
     data = Data(p.data, jnp.asarray(p.include))
     epsilon = plan.epsilon_table(release, done)
     budget = config.privacy.epsilon if plan.formal else float("inf")

@@ -25,7 +25,7 @@ from fedjax_health.privacy.class_prior import noisy_class_shares
 from fedjax_health.privacy.fit import client_weights, fit_representation
 from fedjax_health.privacy.one_shot import OneShotRelease
 from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan
-from fedjax_health.randomness import BY_SEED, Randomness, kept_arrays, kept_shares, share_normals
+from fedjax_health.randomness import BY_SEED, Randomness, kept_arrays, kept_shares, noise_seed, share_normals
 from fedjax_health.types import Table
 
 
@@ -146,6 +146,23 @@ def measure(p: Prepared, plan: PrivacyPlan, config: Config, randomness: Randomne
     return p._replace(categories=tuple(categories(p, plan, config, randomness, s, records) for s in range(seeds)))
 
 
+def ask(p: Prepared, plan: PrivacyPlan, config: Config) -> Prepared:
+    """What `measure` asks by the run's seed, but for the encoded records: those are for `stores` to make, a few at a time.
+
+    Args:
+      p: a bare domain.
+      plan: noise of every question.
+      config: the run.
+    """
+    records, seeds = by_records(config), range(config.seeds)
+    shares = np.stack([class_shares(p, config, BY_SEED, s, records) for s in seeds])
+    if config.representation == "public":
+        return p._replace(shares=shares)
+    fitted = padded([fit(p, plan, config, BY_SEED, s, records) for s in seeds])
+    asked = [categories(p, plan, config, BY_SEED, s, records) for s in seeds] if p.one_shots else []
+    return p._replace(shares=shares, fitted=fitted, categories=tuple(asked))
+
+
 def by_records(config: Config) -> bool:
     """Whether every record counts the same instead of every client, which no guarantee covers."""
     weightings = {build.model_config(m, config).train.aggregation.weighting for m in build.trained(config)}
@@ -165,7 +182,7 @@ def class_shares(p: Prepared, config: Config, randomness: Randomness, seed: int,
     held = int(p.domain.train.client.max()) + 1
     local = config.privacy.mechanism in ("local_gaussian", "distributed_gaussian")
     noise = config.privacy.prior_noise_multiplier if config.privacy.mechanism != "none" else 0.0
-    normals = share_normals(randomness, config.seed, p.domain.name, seed)
+    normals = share_normals(randomness, noise_seed(config.seed, config.privacy.trial), p.domain.name, seed)
     include, classes = p.include[seed][:held], p.domain.schema.num_classes
     return noisy_class_shares(p.domain.train, include, classes, noise, normals, local, records)
 
@@ -197,7 +214,7 @@ def fit(
         p.domain.schema,
         config.representation,
         plan.statistics_noise,
-        lambda query: share_normals(randomness, config.seed, name, seed, query),
+        lambda query: share_normals(randomness, noise_seed(config.seed, config.privacy.trial), name, seed, query),
         rng.host_rng(config.seed, rng.Stream.SPREAD, name, str(seed)),
     )
 
@@ -228,7 +245,7 @@ def categories(
         return np.zeros((classes, 0), np.float32)
     asked, weight = asked_records(p, seed, records)
     codes = np.asarray(jax.jit(p.domain.encoder.encode)(jnp.asarray(asked.values, jnp.float32)))[:, layout.numeric :]
-    normals = share_normals(randomness, config.seed, p.domain.name, seed, CATEGORIES)
+    normals = share_normals(randomness, noise_seed(config.seed, config.privacy.trial), p.domain.name, seed, CATEGORIES)
     noise = plan.statistics_noise
     return category_shares.noisy_category_shares(codes, asked.label, weight, layout, classes, noise, normals)
 

@@ -64,6 +64,17 @@ class Randomness(NamedTuple):
 BY_SEED = Randomness()
 
 
+def noise_seed(seed: int, trial: int) -> int:
+    """Seed of whatever is published: runs of one seed that may both be published must not share their noise, which the
+    difference of their releases would show.
+
+    Args:
+      seed: of the run, >= 0.
+      trial: privacy.trial; 0 gives the seed itself.
+    """
+    return rng.named_seed(seed, "trial", str(trial)) if trial else seed
+
+
 def training_keys(randomness: Randomness, seed: int, stage: str, seeds: int) -> Array:
     """Root keys of a training's N federations.
 

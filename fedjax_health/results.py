@@ -14,26 +14,25 @@ from jax.sharding import Mesh
 
 from fedjax_health import build, one_shot, rng
 from fedjax_health.build_attacks import make_attacks, make_disclosures
+from fedjax_health.classifying import fit_classifiers, make_setting
 from fedjax_health.config import Config
 from fedjax_health.data.representation import encode_table
 from fedjax_health.devices.round import METRICS
 from fedjax_health.evaluation import central, copying, curves, efficiency, fairness, subgroup_risk, suite, tasks
 from fedjax_health.evaluation.disclosure import disclosure_rows
-from fedjax_health.evaluation.downstream import make_downstream, view_population
 from fedjax_health.evaluation.rivals import rival_tables
 from fedjax_health.evaluation.rows import exact_row
 from fedjax_health.evaluation.single_feature import single_feature_rows
 from fedjax_health.federated.canaries import together
 from fedjax_health.files import replacing
 from fedjax_health.models.base import Generative
-from fedjax_health.models.classifier import make_classifier
 from fedjax_health.prepared import Prepared
 from fedjax_health.privacy import accounting
 from fedjax_health.privacy.audit import Scores, audit_rows
 from fedjax_health.privacy.plan import PrivacyPlan, Release
 from fedjax_health.train.metrics import Writer
-from fedjax_health.train.stage import Trained, federation_keys
-from fedjax_health.types import Row, Table
+from fedjax_health.train.stage import Trained
+from fedjax_health.types import Board, Row, Table
 
 TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness", "disclosure")
 
@@ -65,47 +64,6 @@ class Pictures(NamedTuple):
                     out.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in line])
 
 
-def make_setting(config: Config, p: Prepared, promise: tuple[float, float] | None) -> suite.Setting:
-    """What the evaluation of a domain needs.
-
-    Args:
-      config: the run.
-      p: the domain.
-      promise: (epsilon, delta) of the run, or None.
-    """
-    include = p.include[:, : int(p.domain.train.client.max()) + 1]
-    return suite.Setting(p.domain, include, config.evaluation, config.seed, promise)
-
-
-def fit_classifiers(
-    config: Config,
-    p: Prepared,
-    setting: suite.Setting,
-    subjects: list[suite.Subject],
-    rivals: dict[str, list[Table]],
-    mesh: Mesh,
-) -> suite.Fits:
-    """The classifier trained through the federation on real, synthetic and both.
-
-    Args:
-      config: the run.
-      p: the domain.
-      setting: of its evaluation.
-      subjects: generators and their tables.
-      rivals: of `rivals.rival_tables`.
-      mesh: devices.
-    """
-    domain, train = p.domain, config.classifier.train
-    layout, classes = domain.encoder.layout, domain.schema.num_classes
-    classifier = make_classifier(layout.dim, classes, config.classifier.hidden, config.classifier.dense)
-    clients = setting.include.shape[1]
-    shared = domain._replace(population=view_population(domain.train, clients))
-    parts = build.build_parts(classifier, shared, train, config, mesh, published=False)
-    keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
-    downstream = make_downstream(parts, classifier, train, domain.train, domain.encoder, setting.include, keys)
-    return suite.fit_all(setting, subjects, rivals, downstream)
-
-
 def evaluate(
     config: Config,
     p: Prepared,
@@ -115,9 +73,11 @@ def evaluate(
     budget: tuple[float, float] | None,
     rows: dict[str, list[Row]],
     pictures: Pictures,
-    writer: Writer,
-) -> None:
+    writer: Board,
+) -> suite.Fits:
     """Adds a domain's rows and curves.
+
+    The classifiers that were trained for them are handed back.
 
     Args:
       config: the run.
@@ -156,9 +116,10 @@ def evaluate(
     for j, column in enumerate(domain.schema.inputs):
         synthetic = {name: table.values[:, j] for name, table in first.items()}
         writer.histograms(f"{domain.name}/{column.name}", domain.test.values[:, j], synthetic)
+    return fits
 
 
-def cost_rows(config: Config, p: Prepared, trained: dict[str, Trained], writer: Writer) -> list[Row]:
+def cost_rows(config: Config, p: Prepared, trained: dict[str, Trained], writer: Board) -> list[Row]:
     """Efficiency rows of a domain's trainings.
 
     Args:

@@ -25,7 +25,6 @@ from fedjax_health.models.base import GenerativeModel
 from fedjax_health.models.classifier import make_classifier
 from fedjax_health.prepared import Prepared
 from fedjax_health.privacy.plan import PrivacyPlan
-from fedjax_health.randomness import BY_SEED
 from fedjax_health.shadow_pipeline import Common, Plan, Shadow, make_pipeline, no_calibration
 from fedjax_health.synthesis.calibrate import make_calibrate
 from fedjax_health.synthesis.sample import decoder_of
@@ -110,18 +109,7 @@ def make_world(config: Config, plan: PrivacyPlan, p: Prepared) -> World:
         np.concatenate([t.label for t in halves]),
         np.concatenate([halves[0].client, halves[1].client + len(targets)]),
     )
-    return World(own, _asked(bare, plan, own), plan, targets, scored, make_shadow_mesh())
-
-
-def _asked(p: Prepared, plan: PrivacyPlan, config: Config) -> Prepared:
-    """What `prepare.measure` asks, but for the encoded records: those are made block by block."""
-    records, seeds = prepare.by_records(config), range(config.seeds)
-    shares = np.stack([prepare.class_shares(p, config, BY_SEED, s, records) for s in seeds])
-    if config.representation == "public":
-        return p._replace(shares=shares)
-    fitted = prepare.padded([prepare.fit(p, plan, config, BY_SEED, s, records) for s in seeds])
-    asked = [prepare.categories(p, plan, config, BY_SEED, s, records) for s in seeds] if p.one_shots else []
-    return p._replace(shares=shares, fitted=fitted, categories=tuple(asked))
+    return World(own, prepare.ask(bare, plan, own), plan, targets, scored, make_shadow_mesh())
 
 
 def _keys(world: World, *names: str) -> jax.Array:

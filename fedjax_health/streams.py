@@ -14,6 +14,7 @@ import jax
 from fedjax_health import build, drawing, experiment, rng, workdir
 from fedjax_health.build_attacks import make_attacks
 from fedjax_health.checks import STREAMS
+from fedjax_health.classifying import fit_classifiers, make_setting
 from fedjax_health.config import Config, to_json
 from fedjax_health.data.stream_schema import StreamSchema
 from fedjax_health.evaluation import efficiency, suite, tasks
@@ -31,8 +32,6 @@ from fedjax_health.report.stream_figures import stream_figures
 from fedjax_health.results import (
     audit,
     cost_rows,
-    fit_classifiers,
-    make_setting,
     privacy_rows,
     white_box,
 )

@@ -6,6 +6,7 @@ features, M records, L label classes, R rounds a chunk, T rounds, N federations 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
@@ -27,6 +28,18 @@ class Normals(Protocol):
 
     def standard_normal(self, size: int, /) -> np.ndarray:
         """f64[size]."""
+        ...
+
+
+class Board(Protocol):
+    """What a run's rows are made from and shown on beside its tables; `train.metrics.Writer` is one."""
+
+    def history(self, stage: str, name: str, seeds: int) -> np.ndarray:
+        """f64[N, rounds], a metric of a stage."""
+        ...
+
+    def histograms(self, tag: str, real: np.ndarray, synthetic: Mapping[str, np.ndarray]) -> None:
+        """Shows one column of the real and the synthetic records."""
         ...
 
 

@@ -10,12 +10,13 @@ from absl import flags
 from configs import base  # every scenario has its keys
 
 
-def sentence(error: Exception, argv: list[str]) -> str:
+def sentence(error: Exception, argv: list[str], known: flags.FlagValues = flags.FLAGS) -> str:
     """The mistake behind an exception of flag parsing or of loading a config file.
 
     Args:
       error: what absl, ml_collections or the config file raised.
       argv: the command line.
+      known: the command's options, "config" among them.
 
     Returns:
       One sentence that names the option or key, its value and the remedy.
@@ -39,7 +40,7 @@ def sentence(error: Exception, argv: list[str]) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         return f"unknown option --{error.flagname}; the options are --config, --config.<key> and --workdir"
     if value := re.match(r"flag --config[.]([\w.]+)=(.*?): ", text):
-        kind = type(flags.FLAGS[f"config.{value[1]}"].default).__name__
+        kind = type(known[f"config.{value[1]}"].default).__name__
         return f"config key {value[1]!r} must be {kind}, got {value[2]!r}"
     if "positional argument" in text:
         return f"{text.split(': ')[0]} names a variant, but that file has none; leave it out"

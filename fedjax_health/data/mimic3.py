@@ -48,6 +48,21 @@ CHUNK_ROWS = 2_000_000
 WHERE_TO_GET = "download it from https://physionet.org/content/mimiciii-demo/1.4/ (or, with access, mimiciii/1.4/)"
 
 
+def mimic3_schema(label: str) -> Schema:
+    """The columns of a record, which need no file.
+
+    Args:
+      label: see `load_mimic3`.
+
+    Raises:
+      UserError: an unknown label.
+    """
+    if label not in LABELS:
+        raise UserError(f"label {label!r} of MIMIC-III is unknown; use one of {', '.join(LABELS)}")
+    columns = (*clinical.vital_columns(tuple(CHART_ITEMS)), *clinical.GROUPS, clinical.label_column(label))
+    return Schema("mimic3", columns)
+
+
 def load_mimic3(path: str, label: str = "mortality") -> Source:
     """Reads hourly means of seven vital signs; a record is an hour of an ICU stay, a client is a patient.
 
@@ -70,8 +85,7 @@ def load_mimic3(path: str, label: str = "mortality") -> Source:
 
     Source: Johnson et al., Scientific Data 3:160035, 2016; doi 10.13026/C2XW26.
     """
-    if label not in LABELS:
-        raise UserError(f"label {label!r} of MIMIC-III is unknown; use one of {', '.join(LABELS)}")
+    schema = mimic3_schema(label)
     stays, notes = _stays(path, label)
     sums, impossible, seen = _events(path, "CHARTEVENTS", CHART_ITEMS, "ICUSTAY_ID", stays)
     if _find(path, "LABEVENTS"):
@@ -93,8 +107,6 @@ def load_mimic3(path: str, label: str = "mortality") -> Source:
     lost = adults - frame["SUBJECT_ID"].nunique()
     if lost:
         notes.append(f"Dropped {lost:,} of {adults:,} patients, of whom no hour was left.")
-    columns = (*clinical.vital_columns(tuple(CHART_ITEMS)), *clinical.GROUPS, clinical.label_column(label))
-    schema = Schema("mimic3", columns)
     table, clipped = table_from_frame(frame, schema, frame["SUBJECT_ID"], path)
     return Source(schema, "diagnosis", table, (*notes, *clipped))
 

@@ -112,6 +112,20 @@ LABEL = Column(
 FEATURES = {"network": NETWORK, "biometrics": BIOMETRICS, "all": (*NETWORK, *BIOMETRICS)}
 
 
+def wustl_ehms_schema(features: str) -> Schema:
+    """The columns of a record, which need no file.
+
+    Args:
+      features: see `load_wustl_ehms`.
+
+    Raises:
+      UserError: unknown `features`.
+    """
+    if features not in FEATURES:
+        raise UserError(f"features {features!r} of WUSTL-EHMS are unknown; use one of {', '.join(FEATURES)}")
+    return Schema("wustl_ehms", (*FEATURES[features], LABEL))
+
+
 def load_wustl_ehms(path: str, features: str = "all") -> Source:
     """Reads the testbed's flows; a client is a block of 200 rows in file order (one device over some minutes).
 
@@ -134,10 +148,8 @@ def load_wustl_ehms(path: str, features: str = "all") -> Source:
     Source: Hady et al., "Intrusion Detection System for Healthcare Systems Using Medical and Network Data", IEEE Access
     8, 2020.
     """
-    if features not in FEATURES:
-        raise UserError(f"features {features!r} of WUSTL-EHMS are unknown; use one of {', '.join(FEATURES)}")
+    schema = wustl_ehms_schema(features)
     file = find_file(path, FILE, WHERE_TO_GET, single=True)
-    schema = Schema("wustl_ehms", (*FEATURES[features], LABEL))
     try:
         require_once(header_of(file), file)
         frame = pd.read_csv(file, low_memory=False, skipinitialspace=True)

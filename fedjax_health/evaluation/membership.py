@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from fedjax_health.evaluation.detection import rate_at_fpr
-from fedjax_health.evaluation.rows import Figures, mean_interval, proportion_interval, seed_rows
+from fedjax_health.evaluation.rows import Figures, SeedRow, proportion_interval, seed_rows
 from fedjax_health.evaluation.utility import NAN, balanced_threshold
 from fedjax_health.types import Row
 
@@ -155,7 +155,7 @@ def membership_rows(
     rows = []
     for metric in ("auc", "balanced_accuracy", SUCCESS):
         values = [figures[row, metric] if usable else NAN for figures in per_seed] or [NAN]
-        rows.append(Row(domain, model, row, metric, *mean_interval(values), len(scores)))
+        rows.append(SeedRow.of(domain, model, row, metric, values))
     n = sum(len(member) for member, _ in scores)
     rates = dict.fromkeys(FPRS, NAN)
     if usable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import scipy.stats
@@ -15,6 +15,24 @@ from fedjax_health.types import Row, UserError
 Figures: TypeAlias = dict[tuple[str, str], float]  # (row, metric) -> value of one seed
 
 COLUMNS = Row._fields
+
+
+class SeedRow(Row):
+    """A `Row` that is a mean over seeds, with the figure of each of them for whoever needs more than their interval."""
+
+    each: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, domain: str, model: str, row: str, metric: str, values: Sequence[float]) -> Self:
+        """The row of some figures, one a seed.
+
+        Args:
+          domain, model, row, metric: as in `Row`.
+          values: f64[n], n >= 1.
+        """
+        found = cls(domain, model, row, metric, *mean_interval(values), len(values))
+        found.each = tuple(values)
+        return found
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
@@ -51,7 +69,7 @@ def seed_rows(domain: str, model: str, per_seed: Sequence[Figures]) -> list[Row]
     rows = []
     for row, metric in keys:
         values = [figures.get((row, metric), float("nan")) for figures in per_seed]
-        rows.append(Row(domain, model, row, metric, *mean_interval(values), len(values)))
+        rows.append(SeedRow.of(domain, model, row, metric, values))
     return rows
 
 

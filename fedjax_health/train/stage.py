@@ -49,6 +49,19 @@ def federation_keys(seed: int, seeds: int) -> jax.Array:
     return rng.numbered_keys(root_key(seed), seeds)
 
 
+def round_limit(rounds: int, epsilon: np.ndarray, budget: float) -> tuple[int, str]:
+    """How many rounds a training may do, and what says so: "round limit" or "privacy budget".
+
+    Args:
+      rounds: of the config.
+      epsilon: f64[T + 1], spent by the whole run after each round; NaN without a mechanism.
+      budget: the run's epsilon.
+    """
+    within = np.isnan(epsilon) | (epsilon <= budget)
+    allowed = int(np.max(np.nonzero(within)[0], initial=0))
+    return min(rounds, allowed), "round limit" if allowed >= rounds else "privacy budget"
+
+
 def train_stage(
     stage: str,
     parts: Parts,
@@ -83,10 +96,8 @@ def train_stage(
     Raises:
       UserError: a loss that is not finite, a checkpoint that cannot be read, or another process that was lost.
     """
-    within = np.isnan(epsilon) | (epsilon <= budget)
-    allowed = int(np.max(np.nonzero(within)[0], initial=0))
-    limit = int(distributed.from_main(np.int32(min(config.rounds, allowed))))
-    reason = "round limit" if allowed >= config.rounds else "privacy budget"
+    allowed, reason = round_limit(config.rounds, epsilon, budget)
+    limit = int(distributed.from_main(np.int32(allowed)))
     train = make_train(parts, config, shared_population)
     keys, hyper, data = distributed.replicate((keys, hyper, data), parts.mesh)
     timing = os.path.join(workdir, "checkpoints", stage.replace("/", "_"), "timing.json")

@@ -1,0 +1,1 @@
+"""Sweep configurations; see fedjax_health/sweep/design.py."""

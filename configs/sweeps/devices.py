@@ -1,0 +1,40 @@
+"""What devices do to a run: who they are, when they are on, and how long the server waits; a VAE on simulated vitals.
+
+python -m launch.sweep --config=configs/sweeps/devices.py          18 points x 3 seeds
+python -m launch.sweep --config=configs/sweeps/devices.py:smoke    4 points x 2 seeds in miniature
+"""
+
+from __future__ import annotations
+
+from fedjax_health.sweep.design import Axis, Sweep
+
+WEARABLES = {"devices.shares": (1.0, 0.0, 0.0, 0.0)}
+MIXED = {"devices.shares": (0.6, 0.2, 0.1, 0.1)}
+GATEWAYS = {"devices.shares": (0.0, 0.0, 0.0, 1.0)}
+
+
+def get_config(variant: str = "") -> Sweep:
+    """The sweep.
+
+    Args:
+      variant: "" or "smoke".
+    """
+    if variant not in ("", "smoke"):
+        raise ValueError(f"configs/sweeps/devices.py knows no variant {variant!r}; known: smoke")
+    smoke = variant == "smoke"
+    return Sweep(
+        name="devices_smoke" if smoke else "devices",
+        config="configs/iot.py:smoke" if smoke else "configs/iot.py",
+        settings={
+            "data.domains": ("vitals",),
+            "models": ("vae",),
+            "attacks.shadows": 0,
+            "privacy.mechanism": "none",
+            "seeds": 2 if smoke else 3,
+        },
+        axes=(
+            Axis("fleet", (WEARABLES, GATEWAYS) if smoke else (WEARABLES, MIXED, GATEWAYS)),
+            Axis("devices.availability", ("always", "diurnal") if smoke else ("always", "markov", "diurnal")),
+            Axis("devices.deadline_seconds", (5.0,) if smoke else (0.0, 5.0)),
+        ),
+    )

@@ -1,0 +1,40 @@
+"""What unlike clients cost: Dirichlet label skew x feature skew of sites, a VAE on simulated vitals, epsilon 8.
+
+python -m launch.sweep --config=configs/sweeps/heterogeneity.py          12 points x 3 seeds
+python -m launch.sweep --config=configs/sweeps/heterogeneity.py:smoke    4 points x 2 seeds in miniature
+"""
+
+from __future__ import annotations
+
+from fedjax_health.sweep.design import Axis, Sweep
+
+ALIKE = {"data.partition.sites": 0}
+MILD = {"data.partition.sites": 10}
+STRONG = {"data.partition.sites": 10, "data.partition.site_gain": 0.3, "data.partition.site_offset": 0.6}
+
+
+def get_config(variant: str = "") -> Sweep:
+    """The sweep.
+
+    Args:
+      variant: "" or "smoke".
+    """
+    if variant not in ("", "smoke"):
+        raise ValueError(f"configs/sweeps/heterogeneity.py knows no variant {variant!r}; known: smoke")
+    smoke = variant == "smoke"
+    return Sweep(
+        name="heterogeneity_smoke" if smoke else "heterogeneity",
+        config="configs/iot.py:smoke" if smoke else "configs/iot.py",
+        settings={
+            "data.domains": ("vitals",),
+            "models": ("vae",),
+            "attacks.shadows": 0,
+            "data.partition.scheme": "dirichlet",
+            "data.partition.num_clients": 300 if smoke else 10_000,
+            "seeds": 2 if smoke else 3,
+        },
+        axes=(
+            Axis("data.partition.alpha", (0.1, 10.0) if smoke else (0.1, 0.5, 2.0, 100.0)),
+            Axis("sites", (ALIKE, STRONG) if smoke else (ALIKE, MILD, STRONG)),
+        ),
+    )

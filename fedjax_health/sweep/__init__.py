@@ -1,0 +1,1 @@
+"""Sweeps: many runs of neighbouring configs, those that differ in numbers alone by one compiled program."""

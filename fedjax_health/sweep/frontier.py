@@ -1,0 +1,285 @@
+"""frontier.html: what privacy, traffic and time buy, as plots that say what each point is, and a table with its command."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+
+from fedjax_health.files import write_text
+from fedjax_health.report.sheet import SPARE_COLOURS, model_colour
+from fedjax_health.sweep.plot import Axis, Mark, plot
+from fedjax_health.sweep.results import Results
+from fedjax_health.types import UserError
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STYLE = os.path.join(os.path.dirname(HERE), "report", "style.css")
+Figure = tuple[float, float, float, int]  # value, low, high, n
+NOTHING: Figure = (math.nan, math.nan, math.nan, 0)
+
+
+class Measure(NamedTuple):
+    """A quantity of the plots.
+
+    Attributes:
+      key: its name in the code.
+      title: what it is.
+      axis: "ε", "bytes", ...
+      log: whether its axis is logarithmic.
+      better: +1 where more is better, -1 where less is.
+    """
+
+    key: str
+    title: str
+    axis: str
+    log: bool
+    better: int
+
+
+MEASURES = {
+    m.key: m
+    for m in (
+        Measure("epsilon", "Privacy", "ε of the run", True, -1),
+        Measure("auroc", "Utility", "TSTR AUROC", False, 1),
+        Measure("tpr", "Membership", "TPR at 1 % FPR", False, -1),
+        Measure("auc", "Membership", "attack AUC", False, -1),
+        Measure("bytes", "Traffic", "bytes up and down", True, -1),
+        Measure("seconds", "Time", "simulated seconds", True, -1),
+    )
+}
+
+
+class Shown(NamedTuple):
+    """A point of a domain and model as the page shows it.
+
+    Attributes:
+      point: its name.
+      domain, model: which generator.
+      series: colour and name of the line that it belongs to.
+      config: its settings, in words.
+      command: that runs it alone.
+      figures: measure -> figure over its seeds.
+      seeds: N.
+    """
+
+    point: str
+    domain: str
+    model: str
+    series: str
+    config: str
+    command: str
+    figures: dict[str, Figure]
+    seeds: int
+
+
+def strongest_attack(results: Results, domain: str, model: str) -> str | None:
+    """The attack on a generator's published table that succeeds most on average over all points, chosen once for all of
+    them: the best of each point would be too high by chance.
+
+    Args:
+      results: of the sweep.
+      domain, model: the generator.
+    """
+    found = results.lines
+    mine = found[
+        (found["seed"] == -1)
+        & (found["domain"] == domain)
+        & (found["model"] == model)
+        & (found["metric"] == "auc")
+        & found["row"].str.startswith("federated+synthetic:")
+        & ~found["row"].str.endswith(":white-box")
+    ]
+    means = mine.groupby("row")["value"].mean().dropna()
+    return str(means.idxmax()) if len(means) else None
+
+
+def shown(results: Results, settings: Sequence[dict[str, Any]], commands: Sequence[str]) -> list[Shown]:
+    """Every generator of every point that did not fail.
+
+    Args:
+      results: of the sweep.
+      settings: of each point, as `results.settings_of` gives them.
+      commands: of each point.
+    """
+    lines = results.lines
+    pairs = lines[(lines["row"] == "synthetic") & (lines["metric"] == "auroc")][["domain", "model"]].drop_duplicates()
+    varied = [key for key in (settings[0] if settings else {}) if len({str(s[key]) for s in settings}) > 1]
+    found = []
+    for domain, model in pairs.itertuples(index=False):
+        attack = strongest_attack(results, domain, model)
+        for point, own, line in zip(results.points, settings, commands, strict=True):
+            figures = _figures(results, point, domain, model, attack)
+            if figures["auroc"][3]:
+                rest = [
+                    f"{k}={own[k]}"
+                    for k in varied
+                    if k not in ("privacy.epsilon", "privacy.noise_multiplier", "models")
+                ]
+                series = ", ".join([f"{domain} {model}" if len(set(pairs["domain"])) > 1 else model, *rest])
+                text = ", ".join(f"{key}={value}" for key, value in own.items() if value != "")
+                found.append(Shown(point["point"], domain, model, series, text, line, figures, point["seeds"]))
+    return found
+
+
+def _figures(results: Results, point: dict[str, Any], domain: str, model: str, attack: str | None) -> dict[str, Figure]:
+    name = point["point"]
+    spent = point["ledger"]["epsilon_total"]
+    epsilon = math.inf if spent is None else float(spent)
+    both = [results.figure(name, domain, model, "federation", f"bytes {way} in all") for way in ("up", "down")]
+    low = high = math.nan  # the ends of a sum are not the sum of ends
+    traffic = sum(value for value, *_ in both)
+    found = {
+        "epsilon": (epsilon, epsilon, epsilon, 1),
+        "auroc": results.figure(name, domain, model, "synthetic", "auroc"),
+        "bytes": (traffic, low, high, both[0][3]),
+        "seconds": results.figure(name, domain, model, "devices", "simulated time in all (s)"),
+    }
+    for key, metric in (("tpr", "tpr_at_1pct_fpr"), ("auc", "auc")):
+        found[key] = results.figure(name, domain, model, attack, metric) if attack else NOTHING
+    return found
+
+
+def dominating(points: Sequence[tuple[float, float]], better: tuple[int, int]) -> list[bool]:
+    """Which points no other is at least as good as in both figures, and better in one (the Pareto front).
+
+    Args:
+      points: figures.
+      better: +1 or -1 for each.
+    """
+    signed = [(better[0] * x, better[1] * y) for x, y in points]
+    return [not any(o != p and o[0] >= p[0] and o[1] >= p[1] for o in signed) for p in signed]
+
+
+def panels(every: Sequence[Shown]) -> list[dict[str, Any]]:
+    """The plots: everything against epsilon where that varies, and utility and membership against what a run costs.
+
+    Args:
+      every: points.
+    """
+    varies = len({p.figures["epsilon"][0] for p in every}) > 1
+    attack = "tpr" if any(p.figures["tpr"][0] == p.figures["tpr"][0] for p in every) else "auc"
+    pairs = [("epsilon", other) for other in ("auroc", attack, "bytes", "seconds")] if varies else []
+    pairs += [("bytes", "auroc"), ("seconds", "auroc")] + ([] if varies else [("bytes", attack)])
+    colours = colours_of(every)
+    found = []
+    for x, y in pairs:
+        alive = [p for p in every if not (math.isnan(p.figures[x][0]) or math.isnan(p.figures[y][0]))]
+        first, second = MEASURES[x], MEASURES[y]
+        front = dominating([(p.figures[x][0], p.figures[y][0]) for p in alive], (first.better, second.better))
+        marks = [
+            Mark(p.figures[x], p.figures[y], p.series, colours[p.series], on, f"#p-{p.point}", _words(p, first, second))
+            for p, on in zip(alive, front, strict=True)
+        ]
+        title = f"{second.axis} against {first.axis}"
+        found.append(
+            {
+                "title": title,
+                "absent": len(every) - len(alive),
+                "svg": plot(title, marks, Axis(first.axis, first.log), Axis(second.axis, second.log)) if marks else "",
+                "better": f"better: {'more' if second.better > 0 else 'less'} {second.axis}, "
+                f"{'more' if first.better > 0 else 'less'} {first.axis}",
+            }
+        )
+    return found
+
+
+def colours_of(every: Sequence[Shown]) -> dict[str, str]:
+    """Colour of each series: its model's own where the model has one series.
+
+    Args:
+      every: points.
+    """
+    models = dict.fromkeys((p.series, p.model) for p in every)
+    many = [model for _, model in models]
+    return {
+        series: model_colour(model) if many.count(model) == 1 else _COLOURS[i % len(_COLOURS)]
+        for i, (series, model) in enumerate(models)
+    }
+
+
+_COLOURS = ("#0072b2", "#d55e00", "#008a63", "#b5578c", "#7a4fa0", *SPARE_COLOURS, "#2b8fbf")
+
+
+def number(value: float) -> str:
+    """A figure with three digits that count; ∞, and – for what is not known."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def interval(figure: Figure) -> str:
+    """A figure with its 95 % interval where it has one."""
+    value, low, high, _ = figure
+    if math.isnan(low) or math.isnan(high) or low == high:
+        return number(value)
+    return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def _words(p: Shown, x: Measure, y: Measure) -> str:
+    return f"{p.domain} {p.model}: {y.axis} {interval(p.figures[y.key])}, {x.axis} {interval(p.figures[x.key])}; {p.config}"
+
+
+def write_frontier(
+    name: str,
+    results: Results,
+    settings: Sequence[dict[str, Any]],
+    commands: Sequence[str],
+    chosen: dict[str, Any] | None,
+    path: str,
+) -> str:
+    """Writes the page, whole and with nothing outside it.
+
+    Args:
+      name: of the sweep.
+      results, settings, commands: see `shown`.
+      chosen: of a selection, None without one.
+      path: of the page.
+
+    Returns:
+      path.
+
+    Raises:
+      UserError: no run has figures.
+    """
+    every = shown(results, settings, commands)
+    failed = [
+        {"point": p["point"], "why": p["failed"], "command": c}
+        for p, c in zip(results.points, commands, strict=True)
+        if p["failed"]
+    ]
+    if not every and not failed:
+        raise UserError(f"sweep {name!r} has no run with figures; see sweep.parquet")
+    attacks = {
+        f"{d} {m}": (strongest_attack(results, d, m) or "none").split(":")[-1]
+        for d, m in dict.fromkeys((p.domain, p.model) for p in every)
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    with open(STYLE, encoding="utf-8") as file:
+        style = file.read()
+    page = environment.get_template("frontier.html.j2").render(
+        name=name,
+        style=style,
+        panels=panels(every),
+        colours=colours_of(every),
+        points=every,
+        failed=failed,
+        chosen=chosen,
+        attacks=attacks,
+        measures=list(MEASURES.values()),
+        interval=interval,
+        number=number,
+        seeds=sorted({p.seeds for p in every}),
+    )
+    write_text(path, page)
+    return path
