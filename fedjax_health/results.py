@@ -16,22 +16,21 @@ from fedjax_health import build, one_shot, rng
 from fedjax_health.build_attacks import make_attacks, make_disclosures
 from fedjax_health.config import Config
 from fedjax_health.data.representation import encode_table
+from fedjax_health.detectors import fit_classifiers
 from fedjax_health.devices.round import METRICS
 from fedjax_health.evaluation import central, copying, curves, efficiency, fairness, subgroup_risk, suite, tasks
 from fedjax_health.evaluation.disclosure import disclosure_rows
-from fedjax_health.evaluation.downstream import make_downstream, view_population
 from fedjax_health.evaluation.rivals import rival_tables
 from fedjax_health.evaluation.rows import exact_row
 from fedjax_health.federated.canaries import together
 from fedjax_health.files import replacing
 from fedjax_health.models.base import Generative
-from fedjax_health.models.classifier import make_classifier
 from fedjax_health.prepared import Prepared
 from fedjax_health.privacy import accounting
 from fedjax_health.privacy.audit import Scores, audit_rows
 from fedjax_health.privacy.plan import PrivacyPlan, Release
 from fedjax_health.train.metrics import Writer
-from fedjax_health.train.stage import Trained, federation_keys
+from fedjax_health.train.stage import Trained
 from fedjax_health.types import Row, Table
 
 TABLES = ("similarity", "utility", "membership", "detection", "efficiency", "privacy", "fairness", "disclosure")
@@ -74,35 +73,6 @@ def make_setting(config: Config, p: Prepared, promise: tuple[float, float] | Non
     """
     include = p.include[:, : int(p.domain.train.client.max()) + 1]
     return suite.Setting(p.domain, include, config.evaluation, config.seed, promise)
-
-
-def fit_classifiers(
-    config: Config,
-    p: Prepared,
-    setting: suite.Setting,
-    subjects: list[suite.Subject],
-    rivals: dict[str, list[Table]],
-    mesh: Mesh,
-) -> suite.Fits:
-    """The classifier trained through the federation on real, synthetic and both.
-
-    Args:
-      config: the run.
-      p: the domain.
-      setting: of its evaluation.
-      subjects: generators and their tables.
-      rivals: of `rivals.rival_tables`.
-      mesh: devices.
-    """
-    domain, train = p.domain, config.classifier.train
-    layout, classes = domain.encoder.layout, domain.schema.num_classes
-    classifier = make_classifier(layout.dim, classes, config.classifier.hidden, config.classifier.dense)
-    clients = setting.include.shape[1]
-    shared = domain._replace(population=view_population(domain.train, clients))
-    parts = build.build_parts(classifier, shared, train, config, mesh, published=False)
-    keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
-    downstream = make_downstream(parts, classifier, train, domain.train, domain.encoder, setting.include, keys)
-    return suite.fit_all(setting, subjects, rivals, downstream)
 
 
 def evaluate(

@@ -16,6 +16,7 @@ from fedjax_health.build_attacks import make_attacks
 from fedjax_health.checks import STREAMS
 from fedjax_health.config import Config, to_json
 from fedjax_health.data.stream_schema import StreamSchema
+from fedjax_health.detectors import fit_classifiers
 from fedjax_health.evaluation import efficiency, suite, tasks
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.evaluation.stream_suite import StreamPoint, stream_points, stream_rows
@@ -31,7 +32,6 @@ from fedjax_health.report.stream_figures import stream_figures
 from fedjax_health.results import (
     audit,
     cost_rows,
-    fit_classifiers,
     make_setting,
     privacy_rows,
     white_box,
