@@ -22,6 +22,7 @@ from fedjax_health.config import (
 from fedjax_health.data.domain import Domain, domain_from_simulator, domain_from_source
 from fedjax_health.data.mimic3 import load_mimic3
 from fedjax_health.data.non_eeg import load_non_eeg
+from fedjax_health.data.nsl_kdd import load_nsl_kdd
 from fedjax_health.data.physionet2019 import load_physionet2019
 from fedjax_health.data.representation import layout_of
 from fedjax_health.data.simulator import Simulator
@@ -59,6 +60,7 @@ SIMULATORS: dict[str, Callable[[], Simulator]] = {
 SOURCES: dict[str, Callable[[Config], Source]] = {
     "physionet2019": lambda c: load_physionet2019(c.data.path),
     "wustl_ehms": lambda c: load_wustl_ehms(c.data.path, c.data.features),
+    "nsl_kdd": lambda c: load_nsl_kdd(c.data.path),
     "non_eeg": lambda c: load_non_eeg(c.data.path),
     "mimic3": lambda c: load_mimic3(c.data.path, c.data.label),
     "table": lambda c: load_table(c.data.path, c.data.schema, c.data.task),

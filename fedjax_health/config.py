@@ -19,14 +19,16 @@ class DataConfig:
     """Where records come from.
 
     Attributes:
-      domains: names of sources: "vitals", "threats" (simulated); "physionet2019", "wustl_ehms", "mimic3", "table".
+      domains: names of sources: "vitals", "threats" (simulated); "physionet2019", "wustl_ehms", "nsl_kdd", "mimic3",
+        "non_eeg", "table".
       path, schema: file or folder of a real source; schema file of "table".
       task: task of "table": "diagnosis" or "detection".
       label: label of "mimic3": "mortality", "sepsis", "diabetes" or "heart_failure".
       features: columns of "wustl_ehms": "all", "network" or "biometrics".
       population: "stored" or "procedural" (simulated only: records are made inside the program, any number of devices).
       num_clients: simulated training clients (validation and test clients come on top).
-      validation_fraction, test_fraction: share of clients held out, of all (real) or on top of num_clients (simulated).
+      validation_fraction, test_fraction: share of clients held out, of all (real) or on top of num_clients (simulated);
+        where the data have an official test set ("nsl_kdd"), that is the test set and the second is not read.
       audit_fraction: share of training clients left out at random in each seed: the non-members of the attacks.
       reference_clients: procedural only: training clients whose records are stored for evaluation.
       representation: model space of the generators: "public" (scaled by public centres and spreads), "scores" (each numeric

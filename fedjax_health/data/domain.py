@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from fedjax_health.data.encode import Encoder, make_encoder
 from fedjax_health.data.partition import partition_table
 from fedjax_health.data.population import Population, make_store, procedural_population, stored_population
 from fedjax_health.data.schema import Schema
-from fedjax_health.data.source import Source
+from fedjax_health.data.source import NO_GROUPS, Source
 from fedjax_health.data.split import split_clients, take_clients
 from fedjax_health.types import Table, UserError
 
@@ -26,8 +27,9 @@ class Domain(NamedTuple):
       schema, encoder: the columns, and the way to model space and back.
       population, data: training clients as the compiled program reads them.
       train: their records (procedural: of the first `reference_clients`), client ids as in the population.
-      validation, test: held-out clients, always the data's own.
+      validation, test: held-out clients, always the data's own; `test` is the official test set where there is one.
       notes: what was changed in the input, and how it was dealt to clients, a sentence each.
+      groups: parts of `test` that are also judged by themselves, name -> bool[M_test]; they may overlap.
     """
 
     name: str
@@ -40,10 +42,13 @@ class Domain(NamedTuple):
     validation: Table
     test: Table
     notes: tuple[str, ...]
+    groups: Mapping[str, np.ndarray] = NO_GROUPS
 
 
 def domain_from_source(name: str, source: Source, config: DataConfig, seed: int) -> Domain:
     """Splits a stored source by client, deals its training records as `partition` says, and encodes them.
+
+    An official test set is the test set as it is, and `test_fraction` is not read.
 
     Args:
       name: domain name.
@@ -54,15 +59,18 @@ def domain_from_source(name: str, source: Source, config: DataConfig, seed: int)
     Raises:
       UserError: too few clients, a split that leaves training with one class, or a partition that cannot be.
     """
-    train, validation, test = split_clients(source.table, config.validation_fraction, config.test_fraction, seed, name)
+    train, validation, test = split_clients(
+        source.table, config.validation_fraction, config.test_fraction, seed, name, source.test
+    )
     train, notes = partition_table(train, source.schema, config.partition, seed, name)
     _require_classes(name, source.schema, train, validation, test)
     encoder = make_encoder(source.schema)
     clients = int(train.client.max()) + 1
     store = make_store(train, encoder, clients)
     population = _population(train, clients)
+    notes = (*source.notes, *notes)
     return Domain(
-        name, source.task, source.schema, encoder, population, store, train, validation, test, (*source.notes, *notes)
+        name, source.task, source.schema, encoder, population, store, train, validation, test, notes, source.groups
     )
 
 

@@ -23,7 +23,7 @@ def take_clients(table: Table, clients: np.ndarray) -> Table:
 
 
 def split_clients(
-    table: Table, validation_fraction: float, test_fraction: float, seed: int, name: str
+    table: Table, validation_fraction: float, test_fraction: float, seed: int, name: str, official: Table | None = None
 ) -> tuple[Table, Table, Table]:
     """Random split by client.
 
@@ -32,6 +32,7 @@ def split_clients(
       validation_fraction, test_fraction: share of clients, each at least one client.
       seed: the run's seed.
       name: domain, so that two domains are split independently.
+      official: the data's own test set, which is returned as it is, and for which no client of `table` is held out.
 
     Returns:
       (train, validation, test), each with dense ids of its own.
@@ -40,7 +41,8 @@ def split_clients(
       UserError: too few clients for three parts.
     """
     total = int(table.client.max()) + 1
-    validation, test = max(1, round(total * validation_fraction)), max(1, round(total * test_fraction))
+    validation = max(1, round(total * validation_fraction))
+    test = max(1, round(total * test_fraction)) if official is None else 0
     if total - validation - test < 2:
         raise UserError(
             f"{name}: {total} clients are too few for {validation} validation and {test} test clients and two to train on; "
@@ -49,7 +51,7 @@ def split_clients(
     order = rng.host_rng(seed, rng.Stream.SPLIT, name).permutation(total)
     parts = np.split(order, [validation, validation + test])
     val, tst, train = (take_clients(table, np.sort(part)) for part in parts)
-    return train, val, tst
+    return train, val, tst if official is None else official
 
 
 def inclusion_masks(num_clients: int, audit_fraction: float, seeds: int, seed: int, name: str) -> np.ndarray:

@@ -5,12 +5,11 @@
 # pyright: reportReturnType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pandas as pd
 
 from fedjax_health.data.frames import numbers, table_from_frame
+from fedjax_health.data.log_file import find_file
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.data.source import Source
 from fedjax_health.types import UserError
@@ -107,7 +106,7 @@ def load_wustl_ehms(path: str, features: str = "all") -> Source:
     """
     if features not in FEATURES:
         raise UserError(f"features {features!r} of WUSTL-EHMS are unknown; use one of {', '.join(FEATURES)}")
-    file = _find(path)
+    file = find_file(path, FILE, WHERE_TO_GET, single=True)
     schema = Schema("wustl_ehms", (*FEATURES[features], LABEL))
     try:
         frame = pd.read_csv(file, low_memory=False, skipinitialspace=True)
@@ -127,14 +126,3 @@ def load_wustl_ehms(path: str, features: str = "all") -> Source:
     block = pd.Series(np.arange(len(frame)) // BLOCK_ROWS, name="block")
     table, clipped = table_from_frame(frame, schema, block, file)
     return Source(schema, "detection", table, (*notes, *clipped))
-
-
-def _find(path: str) -> str:
-    if os.path.isfile(path):
-        return path
-    for name in (FILE, FILE + ".gz"):
-        if os.path.isfile(os.path.join(path, name)):
-            return os.path.join(path, name)
-    if os.path.isdir(path):
-        raise UserError(f"folder {path!r} does not hold {FILE} or {FILE}.gz; {WHERE_TO_GET} into it")
-    raise UserError(f"{path!r} does not exist; {WHERE_TO_GET} and give its path")

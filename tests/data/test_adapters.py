@@ -2,37 +2,16 @@
 
 import gzip
 import os
-import pathlib
 
 import numpy as np
-import pandas as pd
 import pytest
+from sources import clients, column, real
 
 from fedjax_health.data import mimic3
 from fedjax_health.data.frames import frame_from_table
 from fedjax_health.data.mimic3 import load_mimic3
 from fedjax_health.data.physionet2019 import load_physionet2019
-from fedjax_health.data.wustl_ehms import load_wustl_ehms
 from fedjax_health.types import UserError
-
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def real(name: str) -> str:
-    path = (ROOT / os.environ.get("FEDJAX_HEALTH_DATA", "../shared/data") / name).resolve()
-    assert path.is_dir(), f"no data set at {path}; set FEDJAX_HEALTH_DATA"
-    return str(path)
-
-
-def column(source, name: str) -> np.ndarray:
-    return source.table.values[:, source.schema.index(name)].astype(np.float64)
-
-
-def clients(source) -> int:
-    assert np.all(np.diff(source.table.client) >= 0)
-    assert set(source.table.client.tolist()) == set(range(int(source.table.client[-1]) + 1))
-    return int(source.table.client[-1]) + 1
-
 
 PSV = "HR|O2Sat|Temp|SBP|MAP|DBP|Resp|FiO2|Glucose|Age|Gender|ICULOS|SepsisLabel\n"
 PATIENTS = {
@@ -236,62 +215,3 @@ def test_mimic_real_figures():
     sepsis = load_mimic3(real("mimic3_demo"), "sepsis")
     np.testing.assert_array_equal(sepsis.table.values, source.table.values)
     assert 0.25 < sepsis.table.label.mean() < 0.45
-
-
-def wustl_frame(rows: int = 450) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    flow = "SrcBytes DstBytes SrcLoad DstLoad SIntPkt DIntPkt SIntPktAct SrcJitter DstJitter TotPkts TotBytes Load Rate"
-    cells = {name: rng.integers(1, 1000, rows) for name in flow.split()}
-    cells |= dict.fromkeys(("sMaxPktSz", "dMaxPktSz", "sMinPktSz"), 60)
-    cells |= dict.fromkeys(("Loss", "pLoss", "pSrcLoss", "pDstLoss", "ST"), 0)
-    cells |= {"Dur": 0.0125, "Temp": 27.1, "SpO2": 98}
-    cells |= dict.fromkeys(("Pulse_Rate", "SYS", "DIA", "Heart_rate", "Resp_Rate"), 75)
-    cells |= {"SrcMac": "m", "Sport": "fido", "Packet_num": 1, "Flgs": " M ", "Dir": "   ->", "Label": 0}
-    frame = pd.DataFrame(cells, index=range(rows)).assign(**{"Attack Category": "normal"})
-    frame.loc[210:219, "Attack Category"] = "Data Alteration"
-    frame.loc[220, "Attack Category"] = "Spoofing "
-    frame.loc[5, ["SpO2", "ST"]] = 0
-    return frame
-
-
-def test_wustl_blocks_units_and_leaks(tmp_path):
-    wustl_frame().to_csv(tmp_path / "wustl-ehms-2020_with_attacks_categories.csv", index=False)
-    source = load_wustl_ehms(str(tmp_path))
-    assert np.bincount(source.table.client).tolist() == [200, 200, 50]
-    assert np.bincount(source.table.label).tolist() == [439, 1, 10]
-    np.testing.assert_allclose(column(source, "Dur"), 12.5, rtol=1e-6)
-    assert np.flatnonzero(np.isnan(column(source, "SpO2"))).tolist() == [5] and column(source, "ST")[5] == 0
-    assert "SpO2: 1 zeros (sensor off) were treated as missing." in source.notes
-    names = {c.name for c in source.schema.inputs}
-    leaks = "SrcMac Sport Packet_num SrcAddr DstAddr DstMac Flgs Dir Dport Trans SrcGap DstGap DIntPktAct Label"
-    assert not names & {*leaks.split(), "dMinPktSz"} and len(names) == 29
-    for kind, size in (("network", 21), ("biometrics", 8)):
-        assert len(load_wustl_ehms(str(tmp_path), kind).schema.inputs) == size
-
-
-def test_wustl_explains_what_is_wrong(tmp_path):
-    with pytest.raises(UserError, match="features 'vitals' of WUSTL-EHMS are unknown"):
-        load_wustl_ehms(str(tmp_path), "vitals")
-    with pytest.raises(UserError, match=r"does not hold wustl-ehms-2020_with_attacks_categories.csv"):
-        load_wustl_ehms(str(tmp_path))
-    path = str(tmp_path / "any.csv")
-    with pytest.raises(UserError, match="does not exist; download"):
-        load_wustl_ehms(path)
-    wustl_frame().drop(columns="DstLoad").to_csv(path, index=False)
-    with pytest.raises(UserError, match="'DstLoad' is missing in the file"):
-        load_wustl_ehms(path)
-    wustl_frame().replace({"Attack Category": {"Spoofing ": "DoS"}}).to_csv(path, index=False)
-    with pytest.raises(UserError, match="'Attack Category' holds 'DoS' in row 221"):
-        load_wustl_ehms(path)
-
-
-@pytest.mark.realdata
-def test_wustl_real_figures():
-    source = load_wustl_ehms(real("wustl_ehms"))
-    assert source.table.values.shape == (16318, 29) and clients(source) == 82
-    assert np.bincount(source.table.label).tolist() == [14272, 1124, 922]
-    assert not any("clipped" in note for note in source.notes)
-    assert np.nanmean(column(source, "Temp")) == pytest.approx(26.91, abs=0.01)
-    assert np.nanmean(column(source, "Heart_rate")) == pytest.approx(75.44, abs=0.05)  # 3 zeros are missing here
-    assert np.nanmean(column(source, "SpO2")) == pytest.approx(97.81, abs=0.05)
-    assert np.isnan(column(source, "Resp_Rate")).sum() == 869

@@ -50,6 +50,14 @@ def test_split_depends_on_seed_and_name_only():
     assert test_ids(0, "toy") != test_ids(0, "other")
 
 
+def test_an_official_test_set_is_never_split():
+    official = _table([3, 1])
+    train, validation, test = split_clients(_table(COUNTS), 0.1, 0.9, 0, "toy", official)
+    assert test is official
+    ids = [set(part.values[:, 0].astype(int)) for part in (train, validation)]
+    assert [len(i) for i in ids] == [36, 4] and set.union(*ids) == set(range(40))
+
+
 def test_too_few_clients():
     assert len(split_clients(_table([1] * 4), 0.1, 0.1, 0, "toy")[0].label) == 2
     with pytest.raises(UserError, match="toy: 3 clients are too few"):
