@@ -15,7 +15,14 @@ from fedjax_health.types import Table, UserError
 
 
 def fit_anomaly(
-    trainer: Trainer, anomaly: Anomaly, train: Table, encoder: Encoder, kl_weight: float, stage: str, seeds: int
+    trainer: Trainer,
+    anomaly: Anomaly,
+    train: Table,
+    encoder: Encoder,
+    kl_weight: float,
+    stage: str,
+    seeds: int,
+    keep: np.ndarray | None = None,
 ) -> Predict:
     """N detectors, trained on records of class 0 alone: a client without any takes part with nothing.
 
@@ -27,6 +34,7 @@ def fit_anomaly(
       kl_weight: of the training.
       stage: name for messages.
       seeds: N.
+      keep: bool[N, M], records that there are; None = all.
 
     Returns:
       (records, seed) -> f64[M, 2], (1 - surprise, surprise) in nats: not probabilities, and no types are named.
@@ -34,16 +42,15 @@ def fit_anomaly(
     Raises:
       UserError: no client holds a benign record.
     """
-    benign = train.label == 0
-    if not benign.any():
+    benign = np.stack([train.label == 0] * seeds) & (True if keep is None else keep)
+    if not benign.any(1).all():
         raise UserError(
             "an anomaly detector learns from benign records, and no training client holds one; leave it out"
         )
-    order, at = kept(train, trainer.at, benign)
-    none = np.zeros_like(at.count)
-    nothing = Table(*(column[:0] for column in train))
-    mixture = Mixture(nothing, at.first, at.count, at.first, none, order)
-    released = trainer.train([mixture] * seeds, stage, {"kl_weight": jnp.full((seeds,), kl_weight, jnp.float32)})
+    nothing, none = Table(*(column[:0] for column in train)), np.zeros_like(trainer.at.count)
+    spans = [kept(train, trainer.at, mine) for mine in benign]
+    mixtures = [Mixture(nothing, at.first, at.count, at.first, none, order) for order, at in spans]
+    released = trainer.train(mixtures, stage, {"kl_weight": jnp.full((seeds,), kl_weight, jnp.float32)})
     surprise = jax.jit(lambda params, values: anomaly.surprise(params, encoder.encode(values)))
 
     def alarm(table: Table, seed: int) -> np.ndarray:

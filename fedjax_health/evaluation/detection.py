@@ -113,8 +113,8 @@ def detection_figures(
       or none), detection_at_1pct_fpr and detection_at_0p1pct_fpr (at the best threshold with such an FPR on these records; the
       latter NaN with fewer than 10,000 benign ones), fpr_at_95pct_detection, pr_auc, auroc, macro_f1 (most probable class; mean
       over the classes that occur; NaN where no types are named), detection_rate[<type>] for each attack type, and for each
-      group detection_rate, false_positive_rate, accuracy and auroc as "<metric>[<group>]". NaN where the records it is a share
-      of do not occur, and everywhere for scores that are not finite.
+      group detection_rate, false_positive_rate, accuracy, detection_at_1pct_fpr and auroc as "<metric>[<group>]". NaN where the
+      records it is a share of do not occur, and everywhere for scores that are not finite.
     """
     label, p = np.asarray(label), positive_score(score)
     finite = bool(np.isfinite(p).all())
@@ -145,6 +145,7 @@ def detection_figures(
         figures[f"detection_rate[{name}]"] = rate(alarm, positive & some)
         figures[f"false_positive_rate[{name}]"] = rate(alarm, ~positive & some)
         figures[f"accuracy[{name}]"] = rate(right, some)
+        figures[f"detection_at_1pct_fpr[{name}]"] = rate_at_fpr(positive[some], p[some], 0.01)
         figures[f"auroc[{name}]"] = ranking_figures(positive[some], p[some])[0]
     return {(row, metric): value for metric, value in figures.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,18 +11,6 @@ from fedjax_health.evaluation.bootstrap import REPLICATES, percentiles
 
 NAN = float("nan")
 MAX_FPR = 0.01
-
-
-class Scored(NamedTuple):
-    """What N trainings of one detector say about the test records.
-
-    Attributes:
-      alarm: f64[N, M], higher = more likely an attack.
-      threshold: f64[N], chosen on validation records.
-    """
-
-    alarm: np.ndarray
-    threshold: np.ndarray
 
 
 class Difference(NamedTuple):
@@ -86,18 +74,12 @@ def drawn_figures(
     return {name: np.where(ok, value, NAN) for name, value, ok in zip(names, found, alone, strict=True)}
 
 
-def mean_figures(positive: np.ndarray, scored: Scored, draws: np.ndarray) -> dict[str, np.ndarray]:
-    """`drawn_figures`, means over the N trainings.
+def mean_figures(each: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Means over trainings of figures f64[B] in the same draws.
 
     Args:
-      positive: bool[M].
-      scored: the detector.
-      draws: f64[B, M].
+      each: of `drawn_figures`, one a training.
     """
-    each = [
-        drawn_figures(positive, alarm, float(t), draws)
-        for alarm, t in zip(scored.alarm, scored.threshold, strict=True)
-    ]  # fmt: skip
     return {name: np.mean([figures[name] for figures in each], 0) for name in each[0]}
 
 

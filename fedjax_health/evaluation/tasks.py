@@ -63,7 +63,8 @@ def make_judge(setting: Setting, row: str, predict: Predict, seed: int, small: f
     def detected(rows: np.ndarray) -> Figures:
         if domain.task != "detection":
             return {}
-        return detection.detection_figures(row, schema, test.label[rows], p_test[rows], point)
+        groups = {name: there[rows] for name, there in domain.groups.items()}
+        return detection.detection_figures(row, schema, test.label[rows], p_test[rows], point, groups)
 
     def fair(rows: np.ndarray) -> Figures:
         some = Table(*(column[rows] for column in test))
@@ -138,8 +139,7 @@ def device_rows(
     draws = paired.client_draws(test.client, setting.generator(rng.Stream.EVALUATE, "devices"))
 
     def figures(judges: Sequence[Judge]) -> dict[str, np.ndarray]:
-        scored = paired.Scored(np.stack([j.alarm for j in judges]), np.array([j.point for j in judges]))
-        return paired.mean_figures(positive, scored, draws)
+        return paired.mean_figures([paired.drawn_figures(positive, j.alarm, j.point, draws) for j in judges])
 
     own, rows = figures(mine), []
     for over, judges in others.items():
