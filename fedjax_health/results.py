@@ -22,6 +22,7 @@ from fedjax_health.evaluation import central, copying, curves, efficiency, fairn
 from fedjax_health.evaluation.disclosure import disclosure_rows
 from fedjax_health.evaluation.rivals import rival_tables
 from fedjax_health.evaluation.rows import exact_row
+from fedjax_health.evaluation.single_feature import single_feature_rows
 from fedjax_health.federated.canaries import together
 from fedjax_health.files import replacing
 from fedjax_health.models.base import Generative
@@ -109,7 +110,7 @@ def evaluate(
     rows["similarity"] += suite.similarity_rows(setting, subjects, rivals)
     rows["similarity"] += copying.copying_rows(setting, subjects, rivals)
     rows["utility"] += useful + central.central_rows(setting, subjects, rivals, fits)
-    rows["detection"] += detected
+    rows["detection"] += detected + single_feature_rows(setting)
     rows["fairness"] += fairness.size_rows(domain.name, domain.test, domain.schema)
     rows["fairness"] += fair + suite.shift_rows(setting, subjects) + subgroup_risk.risk_rows(setting, attacked)
     rows["membership"] += member

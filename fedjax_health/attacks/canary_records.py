@@ -10,6 +10,7 @@ import numpy as np
 
 from fedjax_health.attacks.base import Attack, Published, public_space, require_synthetic
 from fedjax_health.data.cells import kept, variables
+from fedjax_health.data.equations import completed
 from fedjax_health.data.representation import Fitted
 from fedjax_health.data.schema import Schema
 from fedjax_health.neighbours import nearest_distance
@@ -55,7 +56,7 @@ def draw_canaries(schema: Schema, count: int, generator: np.random.Generator) ->
     for j in range(len(schema.inputs)):
         fill(j)
     label = generator.integers(schema.num_classes, size=count).astype(np.int32)
-    return Table(values.astype(np.float32), label, np.arange(count, dtype=np.int32))
+    return Table(completed(values.astype(np.float32), schema), label, np.arange(count, dtype=np.int32))
 
 
 def with_canary_clients(table: Table, canaries: Table, records: int) -> Table:

@@ -44,14 +44,14 @@ class Variable(NamedTuple):
 
 
 def variables(schema: Schema) -> tuple[Variable, ...]:
-    """The numeric columns of a schema, in their order on the D axis.
+    """The numeric columns of a schema that do not follow from others by an equation, in their order on the D axis.
 
     Args:
       schema: public ranges, resolutions, bounds.
     """
     inputs, found = schema.inputs, []
     for i, c in enumerate(inputs):
-        if c.kind != "numeric":
+        if c.kind != "numeric" or c.derived:
             continue
         assert c.low is not None and c.high is not None
         step = _step(c)

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_health.data.equations import make_complete
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.types import Array, UserError
 
 
 class Layout(NamedTuple):
-    """Where things are on the D axis: numeric columns, then bits, then one-hot blocks.
+    """Where things are on the D axis: numeric columns that are not derived, then bits, then one-hot blocks.
 
     Attributes:
       numeric: number of numeric dimensions, [0, numeric).
@@ -40,13 +41,16 @@ class Encoder(NamedTuple):
       layout: what the D axis means.
       encode: values f32[..., F] in units -> f32[..., D]; a missing value becomes 0 with its bit set.
       decode: f32[..., D] -> values f32[..., F] in units, inside the public range and at the public resolution.
-      settle: numeric columns f32[..., J] in units, in the order of the D axis -> the same, inside range, resolution and bounds.
+      settle: numeric columns that are not derived, f32[..., J] in units, in the order of the D axis -> the same, inside range,
+        resolution and bounds.
+      complete: values f32[..., F] in units -> the same with derived columns filled in and all equations kept.
     """
 
     layout: Layout
     encode: Callable[[Array], Array]
     decode: Callable[[Array], Array]
     settle: Callable[[Array], Array]
+    complete: Callable[[Array], Array]
 
 
 def public_scaling(column: Column) -> tuple[float, float]:
@@ -73,11 +77,12 @@ def make_encoder(schema: Schema) -> Encoder:
       schema: the columns.
 
     Returns:
-      Encoder. Decoding clips to the public range, rounds to `decimals` and enforces `at_most`: hard constraints hold by
-      construction whatever a model samples.
+      Encoder. Decoding clips to the public range, rounds to `decimals`, enforces `at_most` and evaluates equations: hard
+      constraints hold by construction whatever a model samples. Derived columns are not encoded.
     """
     inputs = schema.inputs
-    numeric = [i for i, c in enumerate(inputs) if c.kind == "numeric"]
+    numeric = [i for i, c in enumerate(inputs) if c.kind == "numeric" and not c.derived]
+    derived = [i for i, c in enumerate(inputs) if c.derived]
     binary = [i for i, c in enumerate(inputs) if c.kind == "binary"]
     categorical = [i for i, c in enumerate(inputs) if c.kind == "categorical"]
     nullable = [i for i in numeric if inputs[i].nullable]
@@ -97,7 +102,8 @@ def make_encoder(schema: Schema) -> Encoder:
     decimals = [inputs[i].decimals for i in numeric]
     steps = np.array([no_rounding if d is None else 10.0**d for d in decimals], np.float32)
     at_most = [(k, numeric.index(schema.index(inputs[i].at_most))) for k, i in enumerate(numeric) if inputs[i].at_most]
-    position = {column: place for place, column in enumerate(numeric + binary + categorical)}
+    position = {column: place for place, column in enumerate(numeric + binary + categorical + derived)}
+    complete = make_complete(schema)
 
     def encode(values: Array) -> Array:
         v = values[..., np.array(numeric, np.int32)] if numeric else values[..., :0]
@@ -132,8 +138,8 @@ def make_encoder(schema: Schema) -> Encoder:
             if bit >= 0:
                 gone = x[..., bit] > 0.5
                 columns[0] = columns[0].at[..., k].set(jnp.where(gone, jnp.nan, columns[0][..., k]))
-        stacked = jnp.concatenate(columns, -1)
-        return stacked[..., np.array([position[i] for i in range(len(inputs))], np.int32)]
+        stacked = jnp.concatenate([*columns, jnp.zeros(len(derived), x.dtype)], -1)
+        return complete(stacked[np.array([position[i] for i in range(len(inputs))], np.int32)])
 
     # one record at a time inside, any leading axes outside
     each = jnp.vectorize
@@ -142,4 +148,5 @@ def make_encoder(schema: Schema) -> Encoder:
         each(encode, signature="(f)->(d)"),
         each(decode, signature="(d)->(f)"),
         each(settle, signature="(j)->(j)"),
+        each(complete, signature="(f)->(f)"),
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedjax_health import rng
 from fedjax_health.data.encode import public_scaling
+from fedjax_health.data.equations import completed
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.federation_config import PartitionConfig
 from fedjax_health.types import Table, UserError
@@ -84,7 +85,7 @@ def apply_sites(table: Table, schema: Schema, sites: Sites, seed: int, name: str
 
     A gain acts on physical units; offset and noise act where `scale` is defined, after the transform (which is the
     identity for most columns). Results are clipped to the public range, rounded to the published resolution and bounded
-    by `at_most`. Missing stays missing; categories and labels are untouched.
+    by `at_most`, and equations are kept. Missing stays missing; categories and labels are untouched.
 
     Args:
       table: M records of K clients, client-major; a client may have none.
@@ -109,7 +110,8 @@ def apply_sites(table: Table, schema: Schema, sites: Sites, seed: int, name: str
         for number, other in bounded:
             above = values[:, number] > values[:, other]  # False where either is missing
             values[above, number] = values[above, other]
-    return Table(values[rows].astype(np.float32), table.label[rows], table.client[rows])
+    measured = completed(values[rows].astype(np.float32), schema)
+    return Table(measured, table.label[rows], table.client[rows])
 
 
 def _measured(cells: np.ndarray, column: Column, gain: np.ndarray, error: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from fedjax_health.data.equations import broken_equations
 from fedjax_health.data.foreign_schema import GAP, as_text
 from fedjax_health.data.frames import category_index, numbers, require_columns
 from fedjax_health.data.schema import Column, Schema
@@ -105,6 +106,10 @@ def code_frame(frame: pd.DataFrame, schema: Schema, where: str, lenient: bool) -
                 notes.append(
                     f"{where}: {column.name} is above {column.at_most} in {rows.sum():,} of {len(rows):,} rows."
                 )
+    for name, rows in broken_equations(values, schema).items():
+        if rows.any():
+            outside |= rows
+            notes.append(f"{where}: {name} is not what its equation gives in {rows.sum():,} of {len(rows):,} rows.")
     table = Table(values[order], label[order].astype(np.int32), client[order].astype(np.int32))
     return Coded(table, names, outside[order], notes)
 

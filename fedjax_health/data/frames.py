@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedjax_health.data.equations import broken_equations, completed
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.types import Table, UserError
 
@@ -52,6 +53,7 @@ def table_from_frame(
         cells, note = _coded(frame[column.name], column, where)
         values[:, number] = cells[order]
         notes.extend(note)
+    notes += _mend(values, schema)
     label = _coded(frame[schema.label.name], schema.label, where)[0].astype(np.int32)
     present = np.unique(label)
     if len(present) < 2:
@@ -61,6 +63,26 @@ def table_from_frame(
             "be learned from it; give records of at least two classes"
         )
     return Table(values, label[order], ids[order].astype(np.int32)), tuple(notes)
+
+
+def _mend(values: np.ndarray, schema: Schema) -> list[str]:
+    """Fills in derived cells that are infinite, such as a rate over no time, in place; and says so, and of broken equations."""
+    notes: list[str] = []
+    endless = np.isinf(values)
+    if endless.any():
+        values[endless] = completed(np.where(endless, 0.0, values).astype(np.float32), schema)[endless]
+        names = [c.name for c, any_ in zip(schema.inputs, endless.any(0), strict=True) if any_]
+        notes.append(
+            f"{endless.sum():,} infinite values ({', '.join(names)}) were replaced by what their equations give."
+        )
+    for name, rows in broken_equations(values, schema).items():
+        if rows.any():
+            rule = schema.inputs[schema.index(name)].equation
+            notes.append(
+                f"{rows.sum():,} of {len(rows):,} rows break {name} = {rule} beyond rounding; they are kept as they are, and "
+                "no generated row will break it."
+            )
+    return notes
 
 
 def require_columns(names: Iterable[Any], schema: Schema, where: str) -> None:
@@ -128,12 +150,20 @@ def _coded(cells: pd.Series, column: Column, where: str) -> tuple[np.ndarray, li
         )
     if column.kind != "numeric":
         return values, []
-    outside = (values < column.low) | (values > column.high)
-    if not outside.any():
-        return values, []
-    span = f"{column.low:,.10g}–{column.high:,.10g} {column.unit}".strip()
-    count = f"{outside.sum():,} of {len(values) - missing.sum():,} values outside {span}"
-    return np.clip(values, column.low, column.high), [f"{column.name}: {count} were clipped."]
+    notes: list[str] = []
+    infinite = np.isinf(values)
+    if infinite.any() and column.nullable:
+        notes.append(f"{column.name}: {infinite.sum():,} infinite values were treated as missing.")
+        values = np.where(infinite, np.nan, values)
+        missing, infinite = missing | infinite, np.zeros_like(infinite)
+    left = infinite & column.derived  # filled in when the row is whole
+    outside = ((values < column.low) | (values > column.high)) & ~left
+    if outside.any():
+        span = f"{column.low:,.10g}–{column.high:,.10g} {column.unit}".strip()
+        count = f"{outside.sum():,} of {len(values) - missing.sum():,} values outside {span}"
+        endless = f" ({infinite.sum():,} of them infinite)" if infinite.any() else ""
+        notes.append(f"{column.name}: {count} were clipped{endless}.")
+    return np.where(left, values, np.clip(values, column.low, column.high)), notes
 
 
 def _category_codes(cells: pd.Series, column: Column, where: str) -> np.ndarray:

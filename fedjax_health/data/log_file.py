@@ -1,4 +1,4 @@
-"""Logs as they are found: where a file is, and lines that are no records, dropped and counted."""
+"""Logs as they are found: where a file is, and lines of it that are no records, dropped and counted."""
 
 # pandas' own annotations are unions that a chained expression does not narrow
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from fedjax_health.types import UserError
@@ -37,28 +38,54 @@ def find_file(path: str, name: str, where_to_get: str, single: bool = False) -> 
     raise UserError(f"{path!r} does not exist{kind}; {where_to_get} and give its {'path' if single else 'folder'}")
 
 
-def without_headers(frame: pd.DataFrame, names: Sequence[str], where: str) -> tuple[pd.DataFrame, list[str]]:
-    """Drops header lines that stand among the records, as where logs were joined; other rows keep their index.
+def records_of(
+    frame: pd.DataFrame, names: Sequence[str], where: str, client: str = ""
+) -> tuple[pd.DataFrame, list[str]]:
+    """Drops lines that are no records: header lines among them, as where logs were joined, and rows without any value.
+
+    Other rows keep their index, so that messages count them as they stand in the file.
 
     Args:
-      frame: its columns are `names`.
-      names: cells of a header line.
-      where: file, for the sentence.
+      frame: one row a line.
+      names: its columns that are read, as a header line has them.
+      where: file, for the sentences.
+      client: column of the device, which alone makes no record; "" = none.
 
     Returns:
-      (frame, a sentence if some were dropped).
+      (frame, a sentence for each kind that was dropped, and one where devices have no other rows).
     """
+    file, notes = os.path.basename(where), []
+    rows = _headers(frame, names)
+    if len(rows):
+        notes.append(f"{len(rows):,} header lines among the records of {file} were dropped ({_places(rows)}).")
+        frame = frame.drop(index=rows)
+    blank = frame.index[frame[[name for name in names if name != client]].isna().all(axis=1).to_numpy(dtype=bool)]
+    if len(blank):
+        notes.append(f"{len(blank):,} rows of {file} without any value were dropped ({_places(blank)}).")
+        kept = frame.drop(index=blank)
+        if client:
+            lost = sorted(map(str, set(frame[client].dropna()) - set(kept[client].dropna())))
+            if lost:
+                some = ", ".join(lost[:3]) + (", …" if len(lost) > 3 else "")
+                notes.append(f"{len(lost):,} devices of {file} had no other rows and are left out ({some}).")
+        frame = kept
+    return frame, notes
+
+
+def _headers(frame: pd.DataFrame, names: Sequence[str]) -> pd.Index:
     first = frame[names[0]]
     if pd.api.types.is_numeric_dtype(first.dtype):
-        return frame, []
-    likely = frame[(first.astype("string").str.strip() == names[0]).fillna(False).to_numpy(dtype=bool)]
-    same = sum(
-        (likely[name].astype("string").str.strip() == name).fillna(False).to_numpy(dtype=float) for name in names
-    )
-    rows = likely.index[same >= MOST * len(names)] if len(likely) else likely.index
-    if not len(rows):
-        return frame, []
-    at = ", ".join(f"{1 + row:,}" for row in rows[:3]) + (", …" if len(rows) > 3 else "")
-    return frame.drop(index=rows), [
-        f"{len(rows):,} header lines among the records of {os.path.basename(where)} were dropped (row {at})."
-    ]
+        return frame.index[:0]
+
+    def said(rows: pd.DataFrame, name: str) -> np.ndarray:
+        return (rows[name].astype("string").str.strip() == name).fillna(False).to_numpy(dtype=bool)
+
+    likely = frame[said(frame, names[0])]
+    same = np.zeros(len(likely))
+    for name in names:
+        same += said(likely, name)
+    return likely.index[same >= MOST * len(names)]
+
+
+def _places(rows: pd.Index) -> str:
+    return "row " + ", ".join(f"{1 + row:,}" for row in rows[:3]) + (", …" if len(rows) > 3 else "")

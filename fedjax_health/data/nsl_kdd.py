@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fedjax_health.data.frames import numbers, table_from_frame
-from fedjax_health.data.log_file import find_file, without_headers
+from fedjax_health.data.log_file import find_file, records_of
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.data.source import Source
 from fedjax_health.types import UserError
@@ -140,7 +140,8 @@ def load_nsl_kdd(path: str) -> Source:
     notes: list[str] = []
     tables = []
     for file, frame in ((train_file, train), (test_file, test)):
-        frame, dropped = without_headers(frame, LAYOUT, file)
+        frame, dropped = records_of(frame, LAYOUT, file)
+        _require_whole(frame, file)
         frame["family"] = _families(frame["attack"], file)
         table, clipped = table_from_frame(frame, SCHEMA, None, file)
         name = os.path.basename(file)
@@ -175,13 +176,16 @@ def _read(file: str) -> pd.DataFrame:
             f"{file}: row 1 has {frame.shape[1]} cells, not {len(LAYOUT)} (41 features, the attack's name, the difficulty "
             f"level); {WHERE_TO_GET}"
         )
-    short = frame.iloc[:, -1].isna().to_numpy()
+    return frame.set_axis(LAYOUT, axis=1)
+
+
+def _require_whole(frame: pd.DataFrame, file: str) -> None:
+    short = frame["difficulty"].isna().to_numpy()
     if short.any():
         raise UserError(
-            f"{file}: row {1 + int(np.flatnonzero(short)[0])} ends before its {len(LAYOUT)}th cell, the difficulty level; "
+            f"{file}: row {1 + int(frame.index[short][0])} ends before its {len(LAYOUT)}th cell, the difficulty level; "
             f"{WHERE_TO_GET}"
         )
-    return frame.set_axis(LAYOUT, axis=1)
 
 
 def _families(attack: pd.Series, file: str) -> pd.Series:

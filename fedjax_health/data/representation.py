@@ -142,7 +142,7 @@ def make_decode(schema: Schema) -> Callable[[Array, Array, Fitted], Array]:
     """Model space back to units, for any `Fitted` of the schema: (x f32[M, D], label i32[M], Fitted) -> f32[M, F].
 
     Args:
-      schema: ranges, resolutions and bounds, all of which hold by construction.
+      schema: ranges, resolutions, bounds and equations, all of which hold by construction.
     """
     parts, encoder = variables(schema), make_encoder(schema)
     knots = jnp.asarray(normal_knots(), jnp.float32)
@@ -177,7 +177,7 @@ def make_decode(schema: Schema) -> Callable[[Array, Array, Fitted], Array]:
         settled = encoder.settle(jnp.where(gone, high[None], value))
         for j, v in enumerate(parts):
             rest = rest.at[:, v.column].set(jnp.where(jnp.isnan(rest[:, v.column]), jnp.nan, settled[:, j]))
-        return rest
+        return encoder.complete(rest)
 
     return decode
 

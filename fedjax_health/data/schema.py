@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from fedjax_health.data.expression import parse
 from fedjax_health.types import UserError
 
 KINDS = ("numeric", "categorical", "binary")
@@ -38,6 +39,8 @@ class Column:
       categories: public code book, as strings. The first one of a label is the negative (healthy, benign) class.
       nullable: whether cells may be missing; a missingness variable is then modelled beside the value.
       at_most: name of a numeric column in the same unit that this one may never exceed (diastolic <= systolic).
+      equation: what a numeric column follows from, such as "bytes_in + bytes_out"; "" = it is free. One that mentions its own
+        column says how its generated values are settled (see `data.equations`; `data.expression` says what can be written).
     """
 
     name: str
@@ -53,12 +56,18 @@ class Column:
     categories: tuple[str, ...] = ()
     nullable: bool = False
     at_most: str = ""
+    equation: str = ""
 
     def __post_init__(self):
         if self.kind == "binary" and not self.categories:
             object.__setattr__(self, "categories", ("0", "1"))
         object.__setattr__(self, "categories", tuple(str(c) for c in self.categories))
         _check_column(self)
+
+    @property
+    def derived(self) -> bool:
+        """Whether other columns say what it is, so that no model generates it."""
+        return bool(self.equation) and self.name not in parse(self.equation, self.name).names
 
 
 def _check_column(c: Column) -> None:
@@ -113,6 +122,7 @@ class Schema:
         if sum(c.role == "client" for c in self.columns) > 1:
             raise UserError(f"schema {self.name!r}: at most one column may have role 'client'")
         numeric = {c.name for c in self.columns if c.kind == "numeric"}
+        check_equations(self)
         for c in self.columns:
             if c.at_most and (c.at_most not in numeric or c.name not in numeric or c.at_most == c.name):
                 raise UserError(
@@ -168,6 +178,35 @@ class Schema:
         """The schema as JSON, readable by `load_schema`."""
         columns = [{k: v for k, v in dataclasses.asdict(c).items() if v not in (None, "", ())} for c in self.columns]
         return json.dumps({"name": self.name, "columns": columns}, indent=2) + "\n"
+
+
+def check_equations(schema: Schema) -> None:
+    """Equations read numeric columns that are never missing, and go round in no circle.
+
+    Args:
+      schema: with unique column names.
+
+    Raises:
+      UserError: says the first column whose equation does not.
+    """
+    inputs = {c.name: c for c in schema.columns if c.role in ("feature", "group")}
+    reads = {c.name: parse(c.equation, f"schema column {c.name!r}").names for c in schema.columns if c.equation}
+    for name, names in reads.items():
+        where = f"schema {schema.name!r}: the equation of column {name!r}"
+        for read in (name, *names):
+            if read not in inputs or inputs[read].kind != "numeric" or inputs[read].nullable:
+                raise UserError(f"{where} involves {read!r}, which is no numeric column that is never missing")
+        if inputs[name].at_most or any(c.at_most == name for c in inputs.values()):
+            raise UserError(f"{where} cannot stand beside at_most; write min({name}, ...) instead")
+    left = {name: set(names) & set(reads) - {name} for name, names in reads.items()}
+    while left:
+        ready = [name for name, names in left.items() if not names & set(left)]
+        if not ready:
+            raise UserError(
+                f"schema {schema.name!r}: the equations of {', '.join(sorted(left))} need one another; leave one column free"
+            )
+        for name in ready:
+            del left[name]
 
 
 def schema_from_dict(raw: dict[str, Any], where: str) -> Schema:

@@ -47,9 +47,10 @@ def stream_schema(name: str, channels: Sequence[Column], label: Column, steps: i
       UserError: a channel that is not such a column, or fewer than two steps.
     """
     for c in channels:
-        if c.kind != "numeric" or c.nullable or c.at_most:
+        if c.kind != "numeric" or c.nullable or c.at_most or c.equation:
             raise UserError(
-                f"stream {name!r}: channel {c.name!r} must be numeric, never missing and without at_most; drop it or fill it"
+                f"stream {name!r}: channel {c.name!r} must be numeric, never missing and without at_most or equation; drop it "
+                "or fill it"
             )
     if steps < 2 or seconds <= 0:
         raise UserError(f"stream {name!r}: needs 2 steps or more and a time between them, got {steps} and {seconds} s")

@@ -13,6 +13,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fedjax_health.data.frames import require_columns, table_from_frame
+from fedjax_health.data.log_file import records_of
 from fedjax_health.data.schema import Schema, load_schema
 from fedjax_health.data.source import Source
 from fedjax_health.types import UserError
@@ -48,7 +49,10 @@ def load_table(path: str, schema_path: str, task: str) -> Source:
         frame = _read_parquet(path, schema)
     else:
         raise UserError(f"data file {path!r} has an unknown ending; convert it to .csv, .csv.gz or .parquet")
+    client = schema.client.name if schema.client else ""
+    frame, dropped = records_of(frame, [column.name for column in schema.columns], path, client)
     table, notes = table_from_frame(frame, schema, None, path)
+    notes = (*dropped, *notes)
     if schema.client is None:
         notes = (f"The schema names no client column: each of the {len(frame):,} rows is a client of its own.", *notes)
     return Source(schema, task, table, notes)

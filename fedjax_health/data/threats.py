@@ -18,10 +18,20 @@ DEVICE_CLASSES = ("wearable", "infusion_pump", "patient_monitor", "glucose_impla
 PROTOCOLS = ("mqtt", "coap", "https", "tcp", "udp")
 
 
+# What counters of one flow have to do with one another: a packet has 40 to 1500 bytes, and the means follow.
+EQUATIONS = {
+    "bytes_out": "min(max(bytes_out, 40 * packets_out), 1500 * packets_out)",
+    "bytes_in": "min(max(bytes_in, 40 * packets_in), 1500 * packets_in)",
+    "mean_packet_size": "(bytes_out + bytes_in) / (packets_out + packets_in)",
+    "mean_interarrival": "1000 * duration / (packets_out + packets_in)",
+}
+
+
 def _log(name: str, unit: str, low: float, high: float, center: float, scale: float, decimals: int) -> Column:
     return Column(
-        name=name, unit=unit, low=low, high=high, center=center, scale=scale, transform="log1p", decimals=decimals
-    )
+        name=name, unit=unit, low=low, high=high, center=center, scale=scale, transform="log1p", decimals=decimals,
+        equation=EQUATIONS.get(name, ""),
+    )  # fmt: skip
 
 
 THREATS = Schema(
@@ -32,7 +42,16 @@ THREATS = Schema(
         _log("bytes_in", "B", 40, 1e9, 8, 2, 0),
         _log("packets_out", "packets", 1, 1e6, 3, 1.5, 0),
         _log("packets_in", "packets", 1, 1e6, 3, 1.5, 0),
-        Column(name="mean_packet_size", unit="B", low=40, high=1500, center=200, scale=150, decimals=1),
+        Column(
+            name="mean_packet_size",
+            unit="B",
+            low=40,
+            high=1500,
+            center=200,
+            scale=150,
+            decimals=1,
+            equation=EQUATIONS["mean_packet_size"],
+        ),
         _log("mean_interarrival", "ms", 0, 600_000, 5, 1.5, 1),
         _log("jitter", "ms", 0, 600_000, 4, 1.5, 1),
         _log("distinct_ports", "ports", 1, 1024, 1, 0.5, 0),
@@ -167,9 +186,9 @@ def _flows(traits: Traits, uniforms: Array) -> Array:
     payload = jnp.exp(traits.size)
     bytes_out = jnp.round(packets_out * jnp.clip(40.0 + payload, 40.0, 1500.0))
     bytes_in = jnp.round(packets_in * jnp.clip(40.0 + 0.6 * payload, 40.0, 1500.0))
-    # The counters are rounded first, so that what is derived from them agrees with what is published.
+    # Counters and time are rounded first, so that what is derived from them agrees with what is published.
     total = packets_out + packets_in
-    duration = jnp.exp(traits.duration)
+    duration = jnp.round(jnp.minimum(jnp.exp(traits.duration), 36_000.0) * 100.0) / 100.0
     interarrival = 1000.0 * duration / total
     further = jnp.floor(traits.ports * (0.35 - 0.65 * jnp.log1p(-uniforms[:, 0])) + 0.05)
     failed = jnp.floor(traits.logins * (0.35 - 0.65 * jnp.log1p(-uniforms[:, 1])) + 0.05)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from fedjax_health.data.frames import numbers, table_from_frame
-from fedjax_health.data.log_file import find_file
+from fedjax_health.data.frames import numbers, require_columns, table_from_frame
+from fedjax_health.data.log_file import find_file, records_of
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.data.source import Source
 from fedjax_health.types import UserError
@@ -20,15 +20,45 @@ BLOCK_ROWS = 200
 HOUR_MS = 3_600_000.0
 
 
+# What Argus, the testbed's flow monitor, computes from what. The destination only acknowledges, in packets of 60 bytes or of
+# dMaxPktSz, so that its bytes say how many; of a load it counts the bytes but the (whole) mean size of one packet.
+TO = "max(ceil(DstBytes / dMaxPktSz), 1)"  # packets of the destination
+FROM = f"(TotPkts - {TO})"  # of the source, 1 or more
+TIME = "max(Dur, 0.001)"  # ms; a flow cannot be shorter than the clock's step
+SENT, RECEIVED = f"(SrcBytes - floor(SrcBytes / {FROM}))", f"(DstBytes - floor(DstBytes / {TO}))"
+SRC_LOSS = f"round({FROM} * pSrcLoss / (100 - pSrcLoss))"  # lost packets of the source
+EQUATIONS = {
+    # settled: sizes and counts of flows that can be
+    "DstBytes": f"max(DstBytes, 60 * ({TO} - 1) + dMaxPktSz)",
+    "TotPkts": f"max(TotPkts, {TO} + 1)",
+    "sMinPktSz": f"min(max(sMinPktSz, sMaxPktSz * (2 - {FROM})), sMaxPktSz)",
+    "SrcBytes": f"min(max(SrcBytes, sMinPktSz * ({FROM} - 1) + sMaxPktSz), sMaxPktSz * ({FROM} - 1) + sMinPktSz)",
+    "pSrcLoss": f"100 * min({SRC_LOSS}, Loss) / ({FROM} + min({SRC_LOSS}, Loss))",
+    # derived
+    "TotBytes": "SrcBytes + DstBytes",
+    "SrcLoad": f"8000 * {SENT} / {TIME}",
+    "DstLoad": f"8000 * {RECEIVED} / {TIME}",
+    "Load": f"8000 * ({SENT} + {RECEIVED}) / {TIME}",
+    "Rate": f"1000 * (TotPkts - 1) / {TIME}",
+    "SIntPkt": f"Dur / max({FROM} - 1, 1)",
+    "pLoss": "100 * Loss / (TotPkts + Loss)",
+    "pDstLoss": f"100 * (Loss - {SRC_LOSS}) / ({TO} + Loss - {SRC_LOSS})",
+}
+
+
 def _flow(name: str, unit: str, high: float, center: float, scale: float = 1.0, decimals: int = 0) -> Column:
     """A count, rate or time of a flow: at least 0, heavy-tailed; center and scale are of log(1 + value)."""
     return Column(
-        name=name, unit=unit, low=0.0, high=high, center=center, scale=scale, transform="log1p", decimals=decimals
-    )
+        name=name, unit=unit, low=0.0, high=high, center=center, scale=scale, transform="log1p", decimals=decimals,
+        equation=EQUATIONS.get(name, ""),
+    )  # fmt: skip
 
 
 def _frame_size(name: str, center: float) -> Column:
-    return Column(name=name, unit="bytes", low=60.0, high=1514.0, center=center, scale=100.0, decimals=0)
+    equation = EQUATIONS.get(name, "")
+    return Column(
+        name=name, unit="bytes", low=60.0, high=1514.0, center=center, scale=100.0, decimals=0, equation=equation
+    )
 
 
 def _sign(name: str, unit: str, low: float, high: float, center: float, scale: float, **more) -> Column:
@@ -61,9 +91,9 @@ NETWORK = (
     _flow("TotBytes", "bytes", 1e6, 6.5),
     _flow("Load", "bit/s", 1e9, 12.5),
     _flow("Loss", "packets", 1e4, 0.0),
-    _flow("pLoss", "%", 100.0, 0.0, decimals=2),
-    _flow("pSrcLoss", "%", 100.0, 0.0, decimals=2),
-    _flow("pDstLoss", "%", 100.0, 0.0, decimals=2),
+    _flow("pLoss", "%", 100.0, 0.0, decimals=4),
+    _flow("pSrcLoss", "%", 100.0, 0.0, decimals=4),
+    _flow("pDstLoss", "%", 100.0, 0.0, decimals=4),
     _flow("Rate", "packets/s", 1e6, 6.0, decimals=3),
 )
 BIOMETRICS = (
@@ -112,12 +142,13 @@ def load_wustl_ehms(path: str, features: str = "all") -> Source:
         frame = pd.read_csv(file, low_memory=False, skipinitialspace=True)
     except (ValueError, OSError, EOFError) as error:  # parser, encoding and decompression errors
         raise UserError(f"{file}: not readable as CSV ({' '.join(str(error).split())}); {WHERE_TO_GET}") from error
-    notes = []
-    if "Dur" in frame and features != "biometrics":
+    require_columns(frame.columns, schema, file)
+    frame, notes = records_of(frame, [c.name for c in schema.columns], file)
+    if features != "biometrics":
         frame["Dur"] = numbers(frame["Dur"], file) * 1000.0
         notes.append("Dur was converted from seconds to milliseconds, the unit of the other times of a flow.")
     for column in schema.inputs:
-        if column.nullable and column.name in frame:
+        if column.nullable:
             cells = numbers(frame[column.name], file)
             off = cells == 0.0
             frame[column.name] = np.where(off, np.nan, cells)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedjax_health.data.cells import Variable, edges_of, kept, prior_of, variables
+from fedjax_health.data.equations import completed
 from fedjax_health.data.schema import Schema
 from fedjax_health.types import Table, UserError
 
@@ -68,7 +69,7 @@ def grids_of(schema: Schema, cells: int = CELLS) -> tuple[Grid, ...]:
     numeric, found = {v.column: v for v in variables(schema)}, []
     for j, column in enumerate(schema.inputs):
         edges = coarse_edges(numeric[j], cells) if j in numeric else np.empty(0)
-        values = len(edges) - 1 if j in numeric else len(column.categories)
+        values = len(edges) - 1 if j in numeric else 1 if column.derived else len(column.categories)
         found.append(Grid(values + column.nullable, numeric.get(j), edges))
     return (*found, Grid(schema.num_classes, None, np.empty(0)))
 
@@ -140,4 +141,4 @@ def decode_cells(codes: np.ndarray, schema: Schema, grids: tuple[Grid, ...], rng
         return done[j]
 
     values = np.stack([column(j) for j in range(len(schema.inputs))], 1).astype(np.float32)
-    return Table(values, codes[:, -1].astype(np.int32), np.arange(len(codes), dtype=np.int32))
+    return Table(completed(values, schema), codes[:, -1].astype(np.int32), np.arange(len(codes), dtype=np.int32))

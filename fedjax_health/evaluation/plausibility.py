@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedjax_health.data.equations import broken_equations
 from fedjax_health.data.schema import Schema
 from fedjax_health.types import Table
 
@@ -12,7 +13,8 @@ NAN = float("nan")
 
 
 def rule_violations(table: Table, schema: Schema) -> float:
-    """Share of records that break a hard rule: a number outside its public range, or above its `at_most` column.
+    """Share of records that break a hard rule: a number outside its public range, above its `at_most`
+    column, or off its equation by more than rounding (see `data.equations.broken_equations`).
 
     Args:
       table: records in physical units; a missing value breaks no rule.
@@ -29,6 +31,8 @@ def rule_violations(table: Table, schema: Schema) -> float:
             broken |= (values < low) | (values > high)
             if column.at_most:
                 broken |= values > table.values[:, schema.index(column.at_most)]
+    for rows in broken_equations(table.values, schema).values():
+        broken |= rows
     return float(broken.mean()) if len(broken) else NAN
 
 

@@ -84,6 +84,7 @@ def _grids(mine: Mapping[str, Sequence[Row]], columns: Mapping[str, Mapping[str,
         "gained_too": layout.gained(mine["utility"] if detects else []),
         "added": layout.added([*mine["utility"], *mine["detection"]]),
         "types": layout.types(mine["detection"]),
+        "alone": layout.single_features(mine["detection"]),
         "membership": layout.membership(mine["membership"]),
         "costs": layout.costs(mine["efficiency"]),
     }

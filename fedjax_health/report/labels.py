@@ -61,6 +61,7 @@ METRICS = {  # in the order of the columns
     "detection_at_1pct_fpr": Metric("Detection at 1 % FPR ↑"),
     "detection_at_0p1pct_fpr": Metric("Detection at 0.1 % FPR (10,000 benign records needed) ↑"),
     "fpr_at_95pct_detection": Metric("FPR at 95 % detection ↓"),
+    "single_feature_auroc": Metric("AUROC of this column alone (guessing 0.5)"),
     "auc": Metric("AUC (guessing 0.5)"),
     "success (%)": Metric("Success, % (guessing 50)", 0.0, 100.0),
     "tpr_at_1pct_fpr": Metric("TPR at 1 % FPR (guessing 0.01)"),

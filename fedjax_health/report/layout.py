@@ -15,6 +15,7 @@ from fedjax_health.types import Row
 FEATURE_METRICS = ("real_mean", "synthetic_mean", "welch_p", "tost_p", "ks_complement", "wasserstein_sd", "js_distance")
 SPREAD = {"real_mean": "real_sd", "synthetic_mean": "synthetic_sd"}
 MISSING = "missing_rate_difference"
+ALONE = "single_feature_auroc"
 CHOICE = ("added_rows", "chosen")
 UNITS = (("byte", "B"), ("peak memory", "B"), ("flop", "FLOP"), ("energy", "J"), ("second", "s"), ("(s)", "s"))
 Columns = Mapping[str, Mapping[str, Any]]  # name -> column of synthetic/schema.json
@@ -42,8 +43,14 @@ def copying_signs(rows: Sequence[Row]) -> tables.Grid:
 
 
 def trained(rows: Sequence[Row]) -> tables.Grid:
-    """Table 2 or 4: quality of classifiers, without what stands in grids of its own (by type, gains, rows added)."""
-    return plain([r for r in rows if "[" not in r.metric and not r.metric.endswith("_gain")])
+    """Table 2 or 4: quality of classifiers, without what stands in grids of its own (by type, gains, rows added, columns)."""
+    return plain([r for r in rows if not ("[" in r.metric or r.metric.endswith("_gain") or r.metric == ALONE)])
+
+
+def single_features(rows: Sequence[Row]) -> tables.Grid:
+    """How far each column gives attacks away by itself, the most telling first."""
+    mine = sorted((r for r in rows if r.metric == ALONE), key=lambda r: -r.value if r.value == r.value else 0.0)
+    return tables.grid(mine, lambda r: (r.row, "-"), lambda r: r.metric)
 
 
 def gained(rows: Sequence[Row]) -> tables.Grid:

@@ -7,7 +7,8 @@ import gzip
 import numpy as np
 import pandas as pd
 import pytest
-from sources import NSL_TEST, NSL_TRAIN, clients, column, nsl_folder, nsl_line, real, wustl_frame
+import scipy.stats
+from sources import NSL_TEST, NSL_TRAIN, clients, column, consistent, nsl_folder, nsl_line, real, wustl_frame
 
 from fedjax_health.data.nsl_kdd import FAMILIES, LAYOUT, SERVICES, load_nsl_kdd
 from fedjax_health.data.wustl_ehms import load_wustl_ehms
@@ -31,6 +32,35 @@ def test_wustl_blocks_units_and_leaks(tmp_path):
         assert len(load_wustl_ehms(str(tmp_path), kind).schema.inputs) == size
 
 
+def test_wustl_header_lines_blank_rows_and_infinite_rates_are_repaired_and_counted(tmp_path):
+    path, whole = str(tmp_path / "any.csv"), consistent(wustl_frame())
+    whole.to_csv(path, index=False)
+    plain = load_wustl_ehms(path)
+    assert not any("break" in note or "clipped" in note for note in plain.notes)
+    lines = (tmp_path / "any.csv").read_text().splitlines()
+    endless = lines[8].split(",")
+    endless[lines[0].split(",").index("Rate")] = "inf"
+    bad = [*lines[:8], ",".join(endless), *lines[9:200], lines[0], "," * (len(endless) - 1), *lines[200:]]
+    (tmp_path / "any.csv").write_text("\n".join(bad))
+    source = load_wustl_ehms(path)
+    assert source.notes[:2] == (
+        "1 header lines among the records of any.csv were dropped (row 200).",
+        "1 rows of any.csv without any value were dropped (row 201).",
+    )
+    assert "1 infinite values (Rate) were replaced by what their equations give." in source.notes
+    for mine, its in zip(source.table, plain.table, strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+def test_wustl_rows_that_break_a_relation_are_counted(tmp_path):
+    frame = consistent(wustl_frame())
+    frame.loc[[3, 4], "TotBytes"] += 50
+    frame.to_csv(tmp_path / "any.csv", index=False)
+    source = load_wustl_ehms(str(tmp_path / "any.csv"))
+    assert any(note.startswith("2 of 450 rows break TotBytes = SrcBytes + DstBytes beyond") for note in source.notes)
+    assert (column(source, "TotBytes") - column(source, "SrcBytes") - column(source, "DstBytes")).sum() == 100
+
+
 def test_wustl_explains_what_is_wrong(tmp_path):
     with pytest.raises(UserError, match="features 'vitals' of WUSTL-EHMS are unknown"):
         load_wustl_ehms(str(tmp_path), "vitals")
@@ -41,6 +71,11 @@ def test_wustl_explains_what_is_wrong(tmp_path):
         load_wustl_ehms(path)
     wustl_frame().drop(columns="DstLoad").to_csv(path, index=False)
     with pytest.raises(UserError, match="'DstLoad' is missing in the file"):
+        load_wustl_ehms(path)
+    wustl_frame().assign(SrcBytes=lambda f: [*f["SrcBytes"][:30], "many", *f["SrcBytes"][31:]]).to_csv(
+        path, index=False
+    )
+    with pytest.raises(UserError, match="numeric column 'SrcBytes' holds the text 'many' in row 31"):
         load_wustl_ehms(path)
     wustl_frame().replace({"Attack Category": {"Spoofing ": "DoS"}}).to_csv(path, index=False)
     with pytest.raises(UserError, match="'Attack Category' holds 'DoS' in row 221"):
@@ -57,6 +92,50 @@ def test_wustl_real_figures():
     assert np.nanmean(column(source, "Heart_rate")) == pytest.approx(75.44, abs=0.05)  # 3 zeros are missing here
     assert np.nanmean(column(source, "SpO2")) == pytest.approx(97.81, abs=0.05)
     assert np.isnan(column(source, "Resp_Rate")).sum() == 869
+
+
+# the attacker's machine, where and when a flow was seen, what number it had, and the answer itself
+TELLTALES = [
+    "SrcMac", "DstMac", "SrcAddr", "DstAddr", "Sport", "Dport", "Packet_num", "Flgs", "Dir", "Trans", "SrcGap", "DstGap",
+    "DIntPktAct", "dMinPktSz", "Label",
+]  # fmt: skip
+
+
+def same(mine, its) -> None:
+    assert mine.schema == its.schema and mine.notes == its.notes
+    for a, b in zip(mine.table, its.table, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.realdata
+def test_wustl_identity_order_and_answer_cannot_reach_a_model(tmp_path):
+    frame = pd.read_csv(f"{real('wustl_ehms')}/{WUSTL}.gz", low_memory=False)
+    for name in TELLTALES:
+        assert name in frame.columns
+    plain = load_wustl_ehms(real("wustl_ehms"))
+    assert not {c.name for c in plain.schema.columns} & set(TELLTALES)
+    rng, path = np.random.default_rng(0), str(tmp_path / "changed.csv.gz")
+    mixed = frame.assign(**{name: rng.permutation(frame[name]) for name in TELLTALES})
+    for changed in (frame.drop(columns=TELLTALES), mixed):
+        changed.to_csv(path, index=False, compression={"method": "gzip", "compresslevel": 1})
+        same(load_wustl_ehms(path), plain)
+    # the comparison sees a column that does reach it
+    frame.assign(Load=rng.permutation(frame["Load"])).to_csv(
+        path, index=False, compression={"method": "gzip", "compresslevel": 1}
+    )
+    with pytest.raises(AssertionError):
+        same(load_wustl_ehms(path), plain)
+
+
+@pytest.mark.realdata
+def test_wustl_has_no_column_that_counts_rows():
+    source = load_wustl_ehms(real("wustl_ehms"))
+    order = np.arange(len(source.table.label))
+    for c in source.schema.inputs:
+        values = column(source, c.name)
+        there = ~np.isnan(values)
+        rho = scipy.stats.spearmanr(values[there], order[there]).statistic
+        assert abs(rho) < 0.9 and (np.diff(values[there]) > 0).mean() < 0.9, c.name
 
 
 def test_nsl_reads_both_files_and_marks_groups_of_the_official_test_set(tmp_path):
@@ -107,7 +186,7 @@ def test_nsl_header_lines_among_the_records_and_infinite_values_are_repaired_and
     assert len(source.table.label) == 8 and column(source, "src_bytes")[-1] == 2e9
     assert source.notes[:2] == (
         "KDDTrain+_20Percent.txt: 2 header lines among the records of KDDTrain+_20Percent.txt were dropped (row 1, 5).",
-        "KDDTrain+_20Percent.txt: src_bytes: 1 of 8 values outside 0–2,000,000,000 bytes were clipped.",
+        "KDDTrain+_20Percent.txt: src_bytes: 1 of 8 values outside 0–2,000,000,000 bytes were clipped (1 of them infinite).",
     )
     plain = load_nsl_kdd(nsl_folder(tmp_path))
     np.testing.assert_array_equal(source.table.values[:7], plain.table.values)

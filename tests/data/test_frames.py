@@ -59,7 +59,7 @@ def test_clipping_is_counted_and_inside_is_left_alone():
     np.testing.assert_array_equal(np.sort(table.values[:, 0]), [20, 20, 300, 300])
     assert notes == (
         "heart_rate: 2 of 4 values outside 20–300 bpm were clipped.",
-        "lactate: 1 of 2 values outside 0–30 mmol/L were clipped.",
+        "lactate: 1 infinite values were treated as missing.",
     )
 
 
@@ -180,6 +180,25 @@ def test_load_table_keeps_ids_as_text_and_notes_rows_without_a_client(tmp_path):
     source = load_table(*saved(tmp_path, "t.csv", frame(), OPEN), "detection")
     assert source.table.client.tolist() == [0, 1, 2, 3]
     assert source.notes == ("The schema names no client column: each of the 4 rows is a client of its own.",)
+
+
+def test_load_table_repairs_a_joined_log_and_says_so(tmp_path):
+    path, schema = saved(tmp_path, "t.csv", frame())
+    plain = load_table(path, schema, "detection")
+    header, *rows = (tmp_path / "t.csv").read_text().splitlines()
+    joined = [header, *rows[:2], "pump7,,,,", header, *rows[2:], header, "a,,,,"]
+    (tmp_path / "t.csv").write_text("\n".join(joined) + "\n")
+    source = load_table(path, schema, "detection")
+    for mine, its in zip(source.table, plain.table, strict=True):
+        np.testing.assert_array_equal(mine, its)
+    assert source.notes == (
+        "2 header lines among the records of t.csv were dropped (row 4, 7).",
+        "2 rows of t.csv without any value were dropped (row 3, 8).",
+        "1 devices of t.csv had no other rows and are left out (pump7).",
+    )
+    (tmp_path / "t.csv").write_text("\n".join([*joined, "b,fast,1,male,1"]) + "\n")
+    with pytest.raises(UserError, match="numeric column 'heart_rate' holds the text 'fast' in row 9"):
+        load_table(path, schema, "detection")
 
 
 def test_load_table_explains_bad_files(tmp_path):

@@ -11,6 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
 from fedjax_health.data import threats
+from fedjax_health.data.equations import broken_equations
 from fedjax_health.data.simulator import simulate_table
 from fedjax_health.data.threats import make_threats
 from fedjax_health.types import Table
@@ -65,8 +66,9 @@ def test_counters_agree_with_one_another(table):
     size = (bytes_out + bytes_in) / (out + back)
     assert np.allclose(_column(table, "mean_packet_size"), size, atol=0.06)
     gap = 1000 * _column(table, "duration") / (out + back)
-    # Duration is published to 0.01 s and the gap to 0.1 ms.
-    assert np.all(np.abs(_column(table, "mean_interarrival") - gap) <= 0.06 + 5.1 / (out + back) + 1e-5 * gap)
+    assert np.allclose(_column(table, "mean_interarrival"), gap, atol=0.06, rtol=1e-6)
+    broken = broken_equations(table.values, SCHEMA)
+    assert len(broken) == 4 and not any(rows.any() for rows in broken.values())
 
 
 def test_values_keep_range_resolution_and_code_book(table):
