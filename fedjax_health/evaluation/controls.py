@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from fedjax_health import rng
 from fedjax_health.data.schema import Schema
@@ -24,6 +27,9 @@ WEIGHTED, OVERSAMPLED, SMOTED, COPULA = "class-weights", "random-oversampling", 
 BALANCED = "real+balanced"  # of a generator: as many rows of each attack as the three above add
 ANOMALY, TREES = "anomaly (benign only)", "boosted-trees"
 MOST_ROWS = 10_000  # that boosted trees are fitted to, of whole clients
+MOST_MADE = (
+    10_000  # rows of a class that SMOTE or a copula makes, to bound its time; where more are dealt, they come again
+)
 Predict: TypeAlias = Callable[[Table, int], np.ndarray]  # (records, seed) -> f64[M, L], as `detection_figures` takes it
 
 
@@ -104,8 +110,12 @@ def fit_controls(
         ).probabilities
     for row, make in MAKERS.items():
         if row in wanted:
-            generators = [setting.generator(rng.Stream.EVALUATE, row, str(s)) for s in seeds]
-            pools = [make(real[s], domain.schema, amounts[s], generators[s]) for s in seeds]
+            jobs = [
+                (real[s], domain.schema, np.minimum(amounts[s], MOST_MADE), setting.generator(rng.Stream.EVALUATE, row, str(s)))
+                for s in seeds
+            ]  # fmt: skip
+            with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+                pools = list(pool.map(lambda job, make=make: make(*job), jobs))
             found["-", row] = fit(row, pools, row)
     if BALANCED in wanted:
         for subject in subjects:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -119,33 +121,37 @@ def beside(row: str, mine: Judge, sides: Sides, about: Figures) -> Judge:
     return mine._replace(useful=gained("useful"), detected=gained("detected"), fair=fair)
 
 
-def device_rows(
-    setting: Setting, key: tuple[str, str], mine: Sequence[Judge], others: Mapping[str, Sequence[Judge]]
-) -> list[Row]:
+def device_rows(setting: Setting, judges: Mapping[tuple[str, str], Sequence[Judge]]) -> list[Row]:
     """Gains of a detection with intervals over the test devices (or blocks), the trainings being those of the run.
 
     Args:
       setting: the domain.
-      key: (generator or "-", row).
-      mine: its judges, one a seed.
-      others: "" for real records alone, or what else it is compared with, and its judges.
+      judges: (generator or "-", row) -> one a seed.
 
     Returns:
-      "<metric>_gain[by device]", "<metric>_gain[over smote, by device]": the mean over seeds on the test records as they are,
-      n = devices.
+      Of `COMPARED` rows "<metric>_gain[by device]", over real records alone, and "<metric>_gain[over smote, by device]": the
+      mean over seeds on the test records as they are, n = devices.
     """
-    test = setting.domain.test
+    test, sides = setting.domain.test, {"": ("-", "real"), SMOTED: ("-", SMOTED)}
+    sides = {over: key for over, key in sides.items() if key in judges}
+    mine = [key for key in judges if key[0] != "-" and key[1] in COMPARED]
+    if not mine or not sides:
+        return []
     positive, devices = test.label != 0, len(np.unique(test.client))
     draws = paired.client_draws(test.client, setting.generator(rng.Stream.EVALUATE, "devices"))
 
-    def figures(judges: Sequence[Judge]) -> dict[str, np.ndarray]:
-        return paired.mean_figures([paired.drawn_figures(positive, j.alarm, j.point, draws) for j in judges])
+    def figures(key: tuple[str, str]) -> dict[str, np.ndarray]:
+        return paired.mean_figures([paired.drawn_figures(positive, j.alarm, j.point, draws) for j in judges[key]])
 
-    own, rows = figures(mine), []
-    for over, judges in others.items():
-        mark = f"over {over}, by device" if over else "by device"
-        for metric, found in paired.differences(own, figures(judges), devices).items():
-            rows.append(Row(setting.domain.name, *key, f"{metric}_gain[{mark}]", *found))
+    keys = [*mine, *sides.values()]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = dict(zip(keys, pool.map(figures, keys), strict=True))
+    rows = []
+    for key in mine:
+        for over, side in sides.items():
+            mark = f"over {over}, by device" if over else "by device"
+            for metric, difference in paired.differences(found[key], found[side], devices).items():
+                rows.append(Row(setting.domain.name, *key, f"{metric}_gain[{mark}]", *difference))
     return rows
 
 
@@ -195,7 +201,6 @@ def task_rows(setting: Setting, fits: Fits) -> tuple[list[Row], list[Row], list[
                 domain.name, model, [part(every) for part in parts],
                 lambda part=parts[0], generator=generator: client_intervals(part, domain.test.client, generator),
             )  # fmt: skip
-        if domain.task == "detection" and model != "-" and base and row in COMPARED:
-            others = {"": base} | ({SMOTED: rival} if rival else {})
-            tables[1].extend(device_rows(setting, (model, row), mine, others))
+    if domain.task == "detection":
+        tables[1].extend(device_rows(setting, judges))
     return tables

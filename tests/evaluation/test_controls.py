@@ -18,6 +18,7 @@ from fedjax_health.evaluation.mixtures import held
 from fedjax_health.evaluation.setting import Setting, Subject
 from fedjax_health.evaluation.suite import Fits
 from fedjax_health.evaluation.tasks import task_rows
+from fedjax_health.evaluation_config import CONTROLS
 from fedjax_health.types import Table
 
 pytestmark = pytest.mark.quick_compile
@@ -58,7 +59,7 @@ def fitted(good: float) -> Fitted:
 
 
 def test_every_origin_gives_as_many_rows_of_each_class_to_the_same_clients():
-    setting = setting_of()
+    setting = setting_of(controls=CONTROLS)
     domain, include = setting.domain, setting.include
     marked = domain.train._replace(values=domain.train.values + 0.0)
     subject = Subject("vae", [marked] * SEEDS, 10, lambda t, s: np.zeros(len(t.label)))
