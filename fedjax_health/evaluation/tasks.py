@@ -21,6 +21,7 @@ from fedjax_health.evaluation.suite import Fits
 from fedjax_health.types import Row, Table
 
 COMPARED = ("real+synthetic", BALANCED)  # rows of a generator that are also compared with SMOTE, and by device
+Key = tuple[str, str]  # (generator or "-", row)
 Part = Callable[[np.ndarray], Figures]  # rows of the test records i64[R] -> figures
 
 
@@ -75,27 +76,28 @@ def make_judge(setting: Setting, row: str, predict: Predict, seed: int, small: f
     return Judge(useful, detected, fair, utility.positive_score(p_test), point)
 
 
-class Sides(NamedTuple):
-    """What a classifier is compared with on the same test records: (row, judge) or None.
+class Side(NamedTuple):
+    """What a classifier is compared with on the same test records.
 
     Attributes:
-      base: real records without what was added to them.
-      smote: the same raised by SMOTE.
-      real: all real records.
+      row: of the other side.
+      over: its name in "<metric>_gain[over <name>]"; "" for the same real records without what was added.
+      judge: judges it.
     """
 
-    base: tuple[str, Judge] | None
-    smote: tuple[str, Judge] | None
-    real: Judge | None
+    row: str
+    over: str
+    judge: Judge
 
 
-def beside(row: str, mine: Judge, sides: Sides, about: Figures) -> Judge:
+def beside(row: str, mine: Judge, sides: Sequence[Side], real: Judge | None, about: Figures) -> Judge:
     """A judge that also says what its classifier gains over others, and how its gaps differ from those of all real records.
 
     Args:
       row: where the figures of `mine` stand.
       mine: judges the classifier.
       sides: what it is compared with.
+      real: judges that of all real records, or None.
       about: figures of how the classifier was trained, which stand with its own.
     """
 
@@ -107,41 +109,58 @@ def beside(row: str, mine: Judge, sides: Sides, about: Figures) -> Judge:
             if not found:
                 return found
             more: Figures = {}
-            for side, over in ((sides.base, ""), (sides.smote if name == "detected" else None, SMOTED)):
-                if side is not None:
-                    more |= augmentation.gains(row, found, getattr(side[1], name)(rows), side[0], over)
+            for side in (side for side in sides if name == "detected" or not side.over):
+                more |= augmentation.gains(row, found, getattr(side.judge, name)(rows), side.row, side.over)
             return found | more | about
 
         return figures
 
     def fair(rows: np.ndarray) -> Figures:
         found = mine.fair(rows)
-        return found if sides.real is None else found | fairness.gap_changes(row, found, sides.real.fair(rows))
+        return found if real is None else found | fairness.gap_changes(row, found, real.fair(rows))
 
     return mine._replace(useful=gained("useful"), detected=gained("detected"), fair=fair)
 
 
-def device_rows(setting: Setting, judges: Mapping[tuple[str, str], Sequence[Judge]]) -> list[Row]:
+def sides_of(key: Key, judges: Mapping[Key, Judge], control: bool) -> list[Side]:
+    """What a row is compared with in one seed: row "a+b" with "a", a control with "real", some of a generator with SMOTE, too.
+
+    Args:
+      key: the row.
+      judges: of all rows of that seed.
+      control: whether it stands in the detection table alone.
+    """
+    model, row = key
+    below = row.split("+")[0] if "+" in row else "real" if control else ""
+    over = "real" if control and model == "-" else ""
+    found = [Side(below, over, judges["-", below])] if ("-", below) in judges else []
+    if model != "-" and row in COMPARED and ("-", SMOTED) in judges:
+        found.append(Side(SMOTED, SMOTED, judges["-", SMOTED]))
+    return found
+
+
+def device_rows(setting: Setting, judges: Sequence[Mapping[Key, Judge]]) -> list[Row]:
     """Gains of a detection with intervals over the test devices (or blocks), the trainings being those of the run.
 
     Args:
       setting: the domain.
-      judges: (generator or "-", row) -> one a seed.
+      judges: of all rows, one mapping a seed.
 
     Returns:
       Of `COMPARED` rows "<metric>_gain[by device]", over real records alone, and "<metric>_gain[over smote, by device]": the
       mean over seeds on the test records as they are, n = devices.
     """
     test, sides = setting.domain.test, {"": ("-", "real"), SMOTED: ("-", SMOTED)}
-    sides = {over: key for over, key in sides.items() if key in judges}
-    mine = [key for key in judges if key[0] != "-" and key[1] in COMPARED]
+    sides = {over: key for over, key in sides.items() if key in judges[0]}
+    mine = [key for key in judges[0] if key[0] != "-" and key[1] in COMPARED]
     if not mine or not sides:
         return []
     positive, devices = test.label != 0, len(np.unique(test.client))
     draws = paired.client_draws(test.client, setting.generator(rng.Stream.EVALUATE, "devices"))
 
-    def figures(key: tuple[str, str]) -> dict[str, np.ndarray]:
-        return paired.mean_figures([paired.drawn_figures(positive, j.alarm, j.point, draws) for j in judges[key]])
+    def figures(key: Key) -> dict[str, np.ndarray]:
+        each = [of_seed[key] for of_seed in judges]
+        return paired.mean_figures([paired.drawn_figures(positive, j.alarm, j.point, draws) for j in each])
 
     keys = [*mine, *sides.values()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -171,29 +190,17 @@ def task_rows(setting: Setting, fits: Fits) -> tuple[list[Row], list[Row], list[
     every = np.arange(len(domain.test.label))
     small = frozenset(fairness.small_groups(domain.test, domain.schema))
     predicts = {key: fitted.probabilities for key, fitted in fits.by_row.items()} | fits.detectors
-    judges = {
-        (model, row): [make_judge(setting, row, predict, s, small) for s in seeds]
-        for (model, row), predict in predicts.items()
-    }
+    judges = [{key: make_judge(setting, key[1], p, s, small) for key, p in predicts.items()} for s in seeds]
     tables: tuple[list[Row], list[Row], list[Row]] = ([], [], [])
-    smoted = judges.get(("-", SMOTED))
-    for (model, row), mine in judges.items():
-        only = (model, row) in fits.detectors
-        below = row.split("+")[0] if "+" in row else "real" if only else ""
-        base = judges.get(("-", below))
-        real = judges.get(("-", "real")) if row != "real" else None
-        rival = smoted if model != "-" and row in COMPARED else None
-        about: Sequence[Figures] = fits.about.get((model, row), [{}] * len(seeds))
-        whole = [
-            beside(
-                row, mine[s],
-                Sides((below, base[s]) if base else None, (SMOTED, rival[s]) if rival else None, real[s] if real else None),
-                about[s],
-            )
-            for s in seeds
-        ]  # fmt: skip
+    for key in predicts:
+        (model, row), control = key, key in fits.detectors
+        about: Sequence[Figures] = fits.about.get(key, [{}] * len(seeds))
+        whole = []
+        for of_seed, figures in zip(judges, about, strict=True):
+            real = of_seed.get(("-", "real")) if row != "real" else None
+            whole.append(beside(row, of_seed[key], sides_of(key, of_seed, control), real, figures))
         for table, name in zip(tables, TABLES, strict=True):
-            if only and name != "detected":
+            if control and name != "detected":
                 continue
             parts: list[Part] = [getattr(judge, name) for judge in whole]
             generator = setting.generator(rng.Stream.EVALUATE, "bootstrap", model, row, name)

@@ -125,13 +125,14 @@ def test_controls_are_rows_of_the_detection_table_alone_and_gains_are_paired():
         a, b, c = (value[row, metric].value for row in ("real+synthetic", "real", "smote"))
         assert value["real+synthetic", f"{metric}_gain"].value == pytest.approx(a - b)
         assert value["real+synthetic", f"{metric}_gain[over smote]"].value == pytest.approx(a - c)
-        assert value["smote", f"{metric}_gain"].value == pytest.approx(c - b)
+        assert value["smote", f"{metric}_gain[over real]"].value == pytest.approx(c - b)
         device = value["real+synthetic", f"{metric}_gain[by device]"]
         assert device.value == pytest.approx(a - b) and device.n == len(np.unique(setting.domain.test.client))
         assert device.low <= device.high
         over = value["real+synthetic", f"{metric}_gain[over smote, by device]"]
         assert over.value == pytest.approx(a - c)
     assert ("smote", "auroc_gain[over smote]") not in value and ("real", "auroc_gain") not in value
+    assert not any("[over" in r.metric or "by device" in r.metric for r in useful)
 
 
 def test_a_gain_over_another_row_says_so():
