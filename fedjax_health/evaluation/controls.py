@@ -15,7 +15,8 @@ from fedjax_health.data.schema import Schema
 from fedjax_health.data.split import take_clients
 from fedjax_health.evaluation.augmentation import enough_rows, raised
 from fedjax_health.evaluation.baselines import gaussian_copula
-from fedjax_health.evaluation.classifiers import BOOSTED, fit_classifier
+from fedjax_health.evaluation.central import fit_central
+from fedjax_health.evaluation.classifiers import BOOSTED
 from fedjax_health.evaluation.downstream import Downstream
 from fedjax_health.evaluation.mixtures import dealt_mixture, view_mixture
 from fedjax_health.evaluation.setting import Setting, Subject, included
@@ -125,12 +126,14 @@ def fit_controls(
 
 
 def fit_boosted(tables: Sequence[Table], schema: Schema, seeds: Sequence[int]) -> Predict:
-    """Gradient boosting on pooled records: the mark from outside, which no federation reaches by itself.
+    """Gradient boosting of "any attack" on pooled records: the mark from outside, which no federation reaches by itself.
+
+    It names no types: with one it would have a tree for each, which diverges where a type has a few records.
 
     Args:
       tables: training records, one table a federation.
       schema: their columns.
       seeds: of the trees, one a table.
     """
-    fitted = [fit_classifier(BOOSTED, table, schema, seed) for table, seed in zip(tables, seeds, strict=True)]
+    fitted = [fit_central(BOOSTED, table, schema, seed) for table, seed in zip(tables, seeds, strict=True)]
     return lambda table, s: fitted[s](table)
