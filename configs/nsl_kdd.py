@@ -16,7 +16,7 @@ from configs import base
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """No mechanism; about a fifth of the devices a round.
+    """No mechanism; about a quarter of the devices that take part a round.
 
     Args:
       variant: "" or "smoke".

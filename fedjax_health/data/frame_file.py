@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
+from fedjax_health.data.log_file import require_once
 from fedjax_health.data.schema import Schema
 from fedjax_health.data.table import MISSING
 from fedjax_health.types import UserError
@@ -58,7 +59,7 @@ def _parquet(path: str) -> tuple[pd.DataFrame, list[str]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             fields = file.schema_arrow
-            _once(fields.names, path)
+            require_once(fields.names, path)
             for field in fields:
                 if pyarrow.types.is_nested(field.type):
                     raise UserError(
@@ -83,7 +84,7 @@ def _text(path: str, schema: Schema | None, encoding: str) -> tuple[pd.DataFrame
         columns = schema.columns if schema else ()
         empty = {c.name: [word for word in MISSING if word not in c.categories] for c in columns}
         names = next(csv.reader(start.splitlines(), delimiter=separator))
-        _once(names, path)
+        require_once(names, path)
         with warnings.catch_warnings():
             # a row of too many cells is an error: "97,5" for 97.5 would shift the others
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -137,15 +138,6 @@ def _separator(start: str) -> str:
     """The separator that splits the header into the most cells, quotes respected."""
     header = start.splitlines()[0]
     return max(SEPARATORS, key=lambda s: len(next(csv.reader([header], delimiter=s))))
-
-
-def _once(names: list[str], path: str) -> None:
-    named = [str(name).strip() for name in names]
-    for name in named:
-        if name and named.count(name) > 1:
-            raise UserError(
-                f"{path}: column {name!r} stands {named.count(name)} times in the header; rename all but one"
-            )
 
 
 def _undecodable(path: str, encoding: str) -> str:

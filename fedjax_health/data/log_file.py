@@ -38,6 +38,40 @@ def find_file(path: str, name: str, where_to_get: str, single: bool = False) -> 
     raise UserError(f"{path!r} does not exist{kind}; {where_to_get} and give its {'path' if single else 'folder'}")
 
 
+def header_of(path: str, separator: str = ",") -> list[str]:
+    """Cells of a text file's first line, as they stand there.
+
+    Args:
+      path: plain or .gz.
+      separator: between cells.
+
+    Raises:
+      ValueError, OSError: as pandas reads it.
+    """
+    first = pd.read_csv(
+        path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False, skipinitialspace=True
+    )
+    return first.iloc[0].tolist()
+
+
+def require_once(names: Sequence[str], where: str) -> None:
+    """Refuses a header that names a column twice: which one is meant nobody can tell.
+
+    Args:
+      names: of the header.
+      where: file, for the message.
+
+    Raises:
+      UserError: says the first such name.
+    """
+    named = [str(name).strip() for name in names]
+    for name in named:
+        if name and named.count(name) > 1:
+            raise UserError(
+                f"{where}: column {name!r} stands {named.count(name)} times in the header; rename all but one"
+            )
+
+
 def records_of(
     frame: pd.DataFrame, names: Sequence[str], where: str, client: str = ""
 ) -> tuple[pd.DataFrame, list[str]]:

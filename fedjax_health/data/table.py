@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fedjax_health.data.frames import require_columns, table_from_frame
-from fedjax_health.data.log_file import records_of
+from fedjax_health.data.log_file import header_of, records_of, require_once
 from fedjax_health.data.schema import Schema, load_schema
 from fedjax_health.data.source import Source
 from fedjax_health.types import UserError
@@ -64,7 +64,9 @@ def _read_csv(path: str, schema: Schema) -> pd.DataFrame:
     empty = {column.name: [word for word in MISSING if word not in column.categories] for column in schema.columns}
     text = {column.name: str for column in schema.columns if column.kind != "numeric" or column.role == "client"}
     try:
-        require_columns(pd.read_csv(path, nrows=0).columns, schema, path)
+        header = header_of(path)
+        require_once(header, path)
+        require_columns(header, schema, path)
         with warnings.catch_warnings():
             # All columns are read, and a row of too many cells is an error: "97,5" for 97.5 would shift the others.
             warnings.simplefilter("error", pd.errors.ParserWarning)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fedjax_health.data.frames import numbers, require_columns, table_from_frame
-from fedjax_health.data.log_file import find_file, records_of
+from fedjax_health.data.log_file import find_file, header_of, records_of, require_once
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.data.source import Source
 from fedjax_health.types import UserError
@@ -139,7 +139,10 @@ def load_wustl_ehms(path: str, features: str = "all") -> Source:
     file = find_file(path, FILE, WHERE_TO_GET, single=True)
     schema = Schema("wustl_ehms", (*FEATURES[features], LABEL))
     try:
+        require_once(header_of(file), file)
         frame = pd.read_csv(file, low_memory=False, skipinitialspace=True)
+    except UserError:
+        raise
     except (ValueError, OSError, EOFError) as error:  # parser, encoding and decompression errors
         raise UserError(f"{file}: not readable as CSV ({' '.join(str(error).split())}); {WHERE_TO_GET}") from error
     require_columns(frame.columns, schema, file)

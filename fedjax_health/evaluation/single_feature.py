@@ -57,7 +57,8 @@ def alone(train: Table, test: Table, column: int, client: np.ndarray, drawn: np.
     if len(np.unique(positive)) < 2:
         return NAN, NAN, NAN
     tree = DecisionTreeClassifier(max_leaf_nodes=LEAVES, min_samples_leaf=LEAF_ROWS, random_state=0)
-    score = tree.fit(train.values[:, [column]], train.label > 0).predict_proba(test.values[:, [column]])[:, 1]
+    tree.fit(train.values[:, [column]], train.label > 0)
+    score = np.asarray(tree.predict_proba(test.values[:, [column]]))[:, 1]
     _, step = np.unique(score, return_inverse=True)
     low, high = percentiles(stepped_auroc(step, positive, client, drawn)) if drawn.shape[1] > 1 else (NAN, NAN)
     return float(roc_auc_score(positive, score)), low, high

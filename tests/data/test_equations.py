@@ -159,7 +159,7 @@ def test_a_table_tells_of_rows_that_break_its_equations():
     values = flows(50)
     values[:3, 0] += 300.0
     frame = pd.DataFrame(values, columns=[c.name for c in FLOWS.inputs]).assign(attack=labels(50))
-    frame["kind"] = frame["kind"].map({0.0: "a", 1.0: "b", 2.0: "c"})
+    frame["kind"] = np.array(["a", "b", "c"])[values[:, 2].astype(int)]
     _, notes = table_from_frame(frame, FLOWS, None, "log.csv")
     assert notes[0].startswith("3 of 50 rows break total = sent + received beyond rounding; they are kept as they are")
 

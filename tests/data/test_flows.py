@@ -72,6 +72,10 @@ def test_wustl_explains_what_is_wrong(tmp_path):
     wustl_frame().drop(columns="DstLoad").to_csv(path, index=False)
     with pytest.raises(UserError, match="'DstLoad' is missing in the file"):
         load_wustl_ehms(path)
+    twice = wustl_frame().rename(columns={"Label": "Load"})
+    twice.to_csv(path, index=False)
+    with pytest.raises(UserError, match="column 'Load' stands 2 times in the header"):
+        load_wustl_ehms(path)
     wustl_frame().assign(SrcBytes=lambda f: [*f["SrcBytes"][:30], "many", *f["SrcBytes"][31:]]).to_csv(
         path, index=False
     )
@@ -134,7 +138,8 @@ def test_wustl_has_no_column_that_counts_rows():
     for c in source.schema.inputs:
         values = column(source, c.name)
         there = ~np.isnan(values)
-        rho = scipy.stats.spearmanr(values[there], order[there]).statistic
+        rank = scipy.stats.rankdata(values[there])
+        rho = np.corrcoef(rank, order[there])[0, 1]
         assert abs(rho) < 0.9 and (np.diff(values[there]) > 0).mean() < 0.9, c.name
 
 

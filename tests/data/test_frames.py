@@ -220,6 +220,7 @@ def test_load_table_explains_bad_files(tmp_path):
         ("not.csv.gz", header.encode(), "not readable as CSV"),
         ("cut.csv", (header + "a,60\n").encode(), "'sex' has no value in row 1"),
         ("other.csv", b"a;b\n1;2\n", r"'ward' is missing in the file \(it has a;b\)"),
+        ("twice.csv", b"ward,heart_rate,lactate,sex,ill,lactate\n", "'lactate' stands 2 times in the header"),
         ("not.parquet", header.encode(), "not readable as Parquet"),
     ):
         (tmp_path / name).write_bytes(content)
