@@ -75,6 +75,6 @@ def _between(codes: np.ndarray, numeric: int, wanted: int, seed: int) -> np.ndar
         sampler = SMOTEN(**keep)
     else:
         sampler = SMOTENC(categorical_features=coded, **keep)
-    both = np.concatenate([codes, codes])
-    made, _ = sampler.fit_resample(both, np.repeat([1, 0], n))  # pyright: ignore[reportGeneralTypeIssues, reportAssignmentType]
-    return np.asarray(made)[2 * n :]
+    both = np.concatenate([codes, codes[:1]])
+    made, _ = sampler.fit_resample(both, np.append(np.ones(n, np.int64), 0))  # pyright: ignore[reportGeneralTypeIssues, reportAssignmentType]
+    return np.asarray(made)[n + 1 :]
