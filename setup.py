@@ -37,6 +37,7 @@ setup(
         "tensorboardX>=2.6.4",
         "scipy>=1.14",
         "scikit-learn>=1.7",
+        "imbalanced-learn>=0.14,<0.15",
         "mbi>=2.0,<3",
         "threadpoolctl>=3.5",
         "statsmodels>=0.14.5",

@@ -188,6 +188,9 @@ def get_config() -> Any:
                     l2_clip_norm=100.0,
                     ema_decay=0.9,
                 ),
+                "loss": "cross_entropy",
+                "focal_gamma": 2.0,
+                "class_weights": "none",
             },
             "devices": {
                 "shares": (0.6, 0.2, 0.1, 0.1),
@@ -218,6 +221,7 @@ def get_config() -> Any:
                 "rivals": (),
                 "augmentation": "fixed",
                 "real_fractions": (1.0,),
+                "controls": ("class-weights", "random-oversampling", "smote", "real+balanced"),
             },
             "attacks": {"shadows": 0, "shadow_targets": 1_000, "update_rounds": 0, "generators": 0},
         },

@@ -9,6 +9,7 @@ from fedjax_health.attacks_config import check_attacks
 from fedjax_health.checks_training import check_choice, check_train, positive, require
 from fedjax_health.checks_votes import check_votes
 from fedjax_health.data.schema import REPRESENTATIONS
+from fedjax_health.evaluation_config import check_classifier, check_controls
 
 if TYPE_CHECKING:  # config imports this module
     from fedjax_health.config import Config
@@ -250,12 +251,7 @@ def check(c: Config) -> None:
     _check_models(c)
     if set(c.models) & set(ONE_SHOTS):
         _check_one_shots(c)
-    require(
-        all(h > 0 for h in c.classifier.hidden),
-        f"config classifier.hidden={c.classifier.hidden} must be positive sizes",
-    )
-    check_choice("classifier.dense", c.classifier.dense, ("auto", "outer", "dot"))
-    check_train(c.classifier.train, "classifier.train", "none")
+    check_classifier(c.classifier, c.attacks.shadows)
     require(
         e.max_rows >= 100,
         f"config evaluation.max_rows={e.max_rows} must be at least 100 for the metrics to mean anything",
@@ -279,6 +275,7 @@ def check(c: Config) -> None:
         not e.rivals or not set(d.domains) & set(STREAMS),
         f"config evaluation.rivals={e.rivals} make tables, and data.domains={d.domains} holds streams; leave rivals empty",
     )
+    check_controls(e.controls)
     check_choice("evaluation.augmentation", e.augmentation, ("fixed", "chosen"))
     shares = e.real_fractions
     require(

@@ -1,17 +1,18 @@
-"""The classifiers of a domain's tables: what they are trained on, and over which federation."""
+"""The classifier of a domain's tables: what it is trained on, and over which federation."""
 
 from __future__ import annotations
 
+import numpy as np
 from jax.sharding import Mesh
 
 from fedjax_health import build, rng
 from fedjax_health.config import Config
 from fedjax_health.evaluation import suite
+from fedjax_health.evaluation.controls import WEIGHTED
 from fedjax_health.evaluation.downstream import Downstream, make_downstream, view_population
-from fedjax_health.models.classifier import make_classifier
+from fedjax_health.models.classifier import balanced_weights, make_classifier
 from fedjax_health.prepared import Prepared
 from fedjax_health.train.stage import federation_keys
-from fedjax_health.types import Table
 
 
 def make_setting(config: Config, p: Prepared, promise: tuple[float, float] | None) -> suite.Setting:
@@ -35,29 +36,15 @@ def make_downstream_of(config: Config, p: Prepared, setting: suite.Setting, mesh
       setting: of its evaluation.
       mesh: devices.
     """
-    domain, train = p.domain, config.classifier.train
-    layout, classes = domain.encoder.layout, domain.schema.num_classes
-    classifier = make_classifier(layout.dim, classes, config.classifier.hidden, config.classifier.dense)
-    clients = setting.include.shape[1]
-    shared = domain._replace(population=view_population(domain.train, clients))
-    parts = build.build_parts(classifier, shared, train, config, mesh, published=False)
+    domain, c = p.domain, config.classifier
+    classes = domain.schema.num_classes
+    classifier = make_classifier(domain.encoder.layout.dim, classes, c.hidden, c.dense, c.loss, c.focal_gamma)
+    shared = domain._replace(population=view_population(domain.train, setting.include.shape[1]))
+    parts = build.build_parts(classifier, shared, c.train, config, mesh, published=False)
     keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)
-    return make_downstream(parts, classifier, train, domain.train, domain.encoder, setting.include, keys)
-
-
-def fit_classifiers(
-    config: Config,
-    p: Prepared,
-    setting: suite.Setting,
-    subjects: list[suite.Subject],
-    rivals: dict[str, list[Table]],
-    mesh: Mesh,
-) -> suite.Fits:
-    """The classifier trained through the federation on real, synthetic and both.
-
-    Args:
-      config, p, setting, mesh: as for `make_downstream_of`.
-      subjects: generators and their tables.
-      rivals: of `rivals.rival_tables`.
-    """
-    return suite.fit_all(setting, subjects, rivals, make_downstream_of(config, p, setting, mesh))
+    weights = None
+    if c.class_weights == "balanced":
+        weights = balanced_weights(p.shares)
+    elif domain.task == "detection" and WEIGHTED in config.evaluation.controls:
+        weights = np.ones_like(p.shares)  # traced, so that the control needs no program of its own
+    return make_downstream(parts, classifier, c.train, domain.train, domain.encoder, setting.include, keys, weights)

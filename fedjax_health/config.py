@@ -10,6 +10,7 @@ from ml_collections import config_dict
 
 from fedjax_health import checks, sections
 from fedjax_health.attacks_config import AttacksConfig
+from fedjax_health.evaluation_config import ClassifierConfig, EvaluationConfig
 from fedjax_health.federation_config import DevicesConfig, PartitionConfig, TrainConfig
 
 
@@ -167,15 +168,6 @@ ModelConfig: TypeAlias = VaeConfig | GanConfig | MedganConfig | DiffusionConfig 
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierConfig:
-    """Diagnostic or detection MLP, trained through the same federated stack (evaluation only, never published)."""
-
-    hidden: tuple[int, ...]
-    dense: str
-    train: TrainConfig
-
-
-@dataclasses.dataclass(frozen=True)
 class PrivacyConfig:
     """Differential privacy of what a run publishes.
 
@@ -214,30 +206,6 @@ class PrivacyConfig:
     least_share: float = 0.75
     randomness: str = "seed"
     trial: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """Sizes of the evaluation.
-
-    Attributes:
-      max_rows: most rows a similarity metric or a density attack looks at.
-      synthetic_rows: rows published a model (0 = as many as real training rows, at most 50,000).
-      max_false_positive_rate: operating point of the detector, chosen on validation clients, in (0, 1).
-      rivals: private alternatives that a trusted curator of the pooled records could publish at the run's epsilon and delta, as
-        rows of the tables: "aim" (see `evaluation.aim`). Not published, and so not in the run's ledger.
-      augmentation: "fixed" (row real+synthetic: as many synthetic rows as real ones) or "chosen" (row real+chosen as well: how
-        many of each class, chosen on validation clients; four more classifiers a generator).
-      real_fractions: shares of the training clients whose real records the classifier reads, with and without synthetic rows;
-        in (0, 1], 1 among them; each share below 1 is another classifier, and one more a generator.
-    """
-
-    max_rows: int
-    synthetic_rows: int
-    max_false_positive_rate: float
-    rivals: tuple[str, ...] = ()
-    augmentation: str = "fixed"
-    real_fractions: tuple[float, ...] = (1.0,)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,10 @@ from jax.sharding import Mesh
 
 from fedjax_health import build, one_shot, rng
 from fedjax_health.build_attacks import make_attacks, make_disclosures
-from fedjax_health.classifying import fit_classifiers, make_setting
+from fedjax_health.classifying import make_setting
 from fedjax_health.config import Config
 from fedjax_health.data.representation import encode_table
+from fedjax_health.detectors import fit_classifiers
 from fedjax_health.devices.round import METRICS
 from fedjax_health.evaluation import central, copying, curves, efficiency, fairness, subgroup_risk, suite, tasks
 from fedjax_health.evaluation.disclosure import disclosure_rows

@@ -153,9 +153,9 @@ def _block_size(world: World) -> int:
 def _plan(world: World, model: str, rounds: int, views: tuple[str, ...]) -> Plan:
     """Static side of a generator's pipeline."""
     config, p = world.config, world.prepared
-    domain, kind, train = p.domain, config.representation, config.classifier.train
+    domain, kind, judge, train = p.domain, config.representation, config.classifier, config.classifier.train
     classifier = make_classifier(
-        domain.encoder.layout.dim, domain.schema.num_classes, config.classifier.hidden, config.classifier.dense
+        domain.encoder.layout.dim, domain.schema.num_classes, judge.hidden, judge.dense, judge.loss, judge.focal_gamma
     )
     clients = int(domain.train.client.max()) + 1
     over = domain._replace(population=view_population(domain.train, clients))

@@ -14,9 +14,10 @@ import jax
 from fedjax_health import build, drawing, experiment, rng, workdir
 from fedjax_health.build_attacks import make_attacks
 from fedjax_health.checks import STREAMS
-from fedjax_health.classifying import fit_classifiers, make_setting
+from fedjax_health.classifying import make_setting
 from fedjax_health.config import Config, to_json
 from fedjax_health.data.stream_schema import StreamSchema
+from fedjax_health.detectors import fit_classifiers
 from fedjax_health.evaluation import efficiency, suite, tasks
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.evaluation.stream_suite import StreamPoint, stream_points, stream_rows

@@ -22,6 +22,7 @@ IDEAL, MASKED = train(aggregation__secure="ideal"), train(aggregation__secure="m
 
 # (changes, a part of the sentence); the base config itself is valid, so the sentence is of what changes
 RULES = [
+    ({"classifier.class_weights": "balanced", "attacks.shadows": 8}, "which shadows do not ask for"),
     (train(rounds=601), "must be a multiple of rounds_per_chunk=50"),
     (train(algorithm="scaffold"), "is exact for plain SGD only"),
     (train(algorithm="scaffold", step_clip_norm=0.0, client_optimizer="adam"), "is exact for plain SGD only"),

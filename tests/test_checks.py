@@ -10,7 +10,7 @@ import test_config
 from broken_rules import IDEAL, INFINITE, LOCAL, MASKED, OPEN, RECORDS, RULES, VOTED, train
 
 from configs import base
-from fedjax_health import checks, checks_training, checks_votes
+from fedjax_health import checks, checks_training, checks_votes, evaluation_config
 from fedjax_health.config import from_config_dict
 from fedjax_health.types import UserError
 
@@ -123,6 +123,11 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("vae.dense", "inner"),
     ("gan.dense", "inner"),
     ("classifier.dense", "inner"),
+    ("classifier.loss", "focl"),
+    ("classifier.focal_gamma", 0.5),
+    ("classifier.class_weights", "balancd"),
+    ("evaluation.controls", ("smot",)),
+    ("evaluation.controls", ("smote", "smote")),
     ("gan.generator_batch", 0), ("pategan.votes", 0), ("pategan.threshold", "means"),
 ]  # fmt: skip
 
@@ -136,7 +141,9 @@ def test_a_value_out_of_range_names_its_key(path, value):
         assert "did you mean" in str(error.value) or value == "inner"
 
 
-@pytest.mark.parametrize("module", [checks, checks_training, checks_votes], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [checks, checks_training, checks_votes, evaluation_config], ids=lambda module: module.__name__
+)
 def test_no_rule_stands_here_that_no_test_breaks(module):
     """Runs every broken config above and the one-number rules of test_config, and asks which rules ever said no."""
     source = inspect.getsource(module).splitlines()

@@ -19,7 +19,10 @@ NOTHING = "none"
 BALANCE = "balance"
 SHARES = (0.25, 0.5, 1.0)  # of the real rows of each class
 CANDIDATES = (NOTHING, BALANCE, *(f"{100 * share:g}%" for share in SHARES))
-GAINED = ("accuracy", "balanced_accuracy", "recall", "auroc", "pr_auc", "detection_rate", "detection_at_1pct_fpr")
+GAINED = (
+    "accuracy", "balanced_accuracy", "recall", "auroc", "pr_auc", "detection_rate", "false_positive_rate",
+    "detection_at_1pct_fpr",
+)  # fmt: skip
 
 
 def fraction_row(fraction: float) -> str:
@@ -207,7 +210,7 @@ def fit_more(
     return fits, about
 
 
-def gains(row: str, with_rows: Figures, alone: Figures) -> Figures:
+def gains(row: str, with_rows: Figures, alone: Figures, base: str = "", over: str = "") -> Figures:
     """What synthetic rows added in one seed: each figure of `GAINED` less that of the same seed's real records alone.
 
     Means of these over seeds have a paired interval: what a seed does to both sides (other clients left out, another start)
@@ -216,14 +219,16 @@ def gains(row: str, with_rows: Figures, alone: Figures) -> Figures:
     Args:
       row: such as "real+synthetic".
       with_rows: figures of that row.
-      alone: figures of the same real records, under their own row, `row` up to its "+".
+      alone: figures of the other side, under its own row.
+      base: that row; "" = `row` up to its "+", the same real records.
+      over: what the other side is, where it is not those.
 
     Returns:
-      "<metric>_gain" under `row`; NaN where either side is.
+      "<metric>_gain" under `row`, or "<metric>_gain[over <over>]"; NaN where either side is.
     """
-    base = row.split("+")[0]
+    base, mark = base or row.split("+")[0], f"[over {over}]" if over else ""
     return {
-        (row, f"{metric}_gain"): with_rows[row, metric] - alone[base, metric]
+        (row, f"{metric}_gain{mark}"): with_rows[row, metric] - alone[base, metric]
         for metric in GAINED
         if (row, metric) in with_rows and (base, metric) in alone
     }

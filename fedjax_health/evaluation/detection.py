@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
 from sklearn.metrics import f1_score, roc_curve
 
@@ -9,6 +12,39 @@ from fedjax_health.data.schema import Schema
 from fedjax_health.evaluation.rows import Figures
 from fedjax_health.evaluation.utility import NAN, positive_score, ranking_figures, ratio
 from fedjax_health.types import UserError
+
+ENOUGH = 10  # benign records that must be allowed to raise an alarm before a rate is read
+
+
+class Curve(NamedTuple):
+    """Every threshold's false- and true-positive rate, f64[T] each, never interpolated; NaN where they are not defined."""
+
+    fpr: np.ndarray
+    tpr: np.ndarray
+
+    def rate_at(self, max_fpr: float) -> float:
+        """Largest true-positive rate of any threshold whose false-positive rate is at most `max_fpr`, or NaN."""
+        return NAN if np.isnan(self.fpr[0]) else float(self.tpr[self.fpr <= max_fpr + 1e-12].max())
+
+    def fpr_at(self, rate: float) -> float:
+        """Least false-positive rate of any threshold that finds at least a share `rate` of the positives, or NaN."""
+        return NAN if np.isnan(self.fpr[0]) else float(self.fpr[self.tpr >= rate - 1e-12].min())
+
+
+def roc(positive: np.ndarray, p: np.ndarray) -> Curve:
+    """The curve that rates are read from.
+
+    Args:
+      positive: bool[M].
+      p: f64[M], higher = more likely positive.
+
+    Returns:
+      NaN where a class is absent or a score is not finite.
+    """
+    if len(np.unique(positive)) < 2 or not np.isfinite(p).all():
+        return Curve(np.full(1, NAN), np.full(1, NAN))
+    fpr, tpr, _ = roc_curve(positive, p, drop_intermediate=False)
+    return Curve(fpr, tpr)
 
 
 def rate_at_fpr(positive: np.ndarray, p: np.ndarray, max_fpr: float) -> float:
@@ -22,10 +58,7 @@ def rate_at_fpr(positive: np.ndarray, p: np.ndarray, max_fpr: float) -> float:
     Returns:
       In [0, 1]; NaN where a class is absent or a score is not finite.
     """
-    if len(np.unique(positive)) < 2 or not np.isfinite(p).all():
-        return NAN
-    fpr, tpr, _ = roc_curve(positive, p, drop_intermediate=False)
-    return float(tpr[fpr <= max_fpr + 1e-12].max())
+    return roc(positive, p).rate_at(max_fpr)
 
 
 def detection_threshold(label: np.ndarray, score: np.ndarray, max_fpr: float) -> float:
@@ -56,42 +89,69 @@ def detection_threshold(label: np.ndarray, score: np.ndarray, max_fpr: float) ->
     return float(max(middle, np.nextafter(edge, np.inf)))
 
 
-def detection_figures(row: str, schema: Schema, label: np.ndarray, score: np.ndarray, threshold: float) -> Figures:
+def detection_figures(
+    row: str,
+    schema: Schema,
+    label: np.ndarray,
+    score: np.ndarray,
+    threshold: float,
+    groups: Mapping[str, np.ndarray] | None = None,
+) -> Figures:
     """Detection on held-out devices or time blocks; an alarm is 1 - p(class 0) >= threshold.
 
     Args:
       row: "real", "synthetic", "real+synthetic" or an augmentation it is compared with.
       schema: its label categories name the attack types.
       label: i32[M], true classes, 0 = benign.
-      score: f64[M, L], class probabilities.
+      score: f64[M, L], class probabilities; f64[M, 2] of a detector that names no types, (1 - alarm, alarm), whose alarm need
+        not be a probability.
       threshold: chosen on validation records (`detection_threshold`), never here.
+      groups: name -> bool[M], test records that are reported apart.
 
     Returns:
-      detection_rate (share of attack records that raise an alarm), false_positive_rate (of benign ones),
-      detection_at_1pct_fpr (at the best threshold with FPR <= 1 % on these records), pr_auc, auroc, macro_f1 (most
-      probable class; mean over the classes that occur), and detection_rate[<type>] for each attack type. NaN where the
+      detection_rate (share of attack records that raise an alarm), false_positive_rate (of benign ones), accuracy (of alarm
+      or none), detection_at_1pct_fpr and detection_at_0p1pct_fpr (at the best threshold with such an FPR on these records; the
+      latter NaN with fewer than 10,000 benign ones), fpr_at_95pct_detection, pr_auc, auroc, macro_f1 (most probable class; mean
+      over the classes that occur; NaN where no types are named), detection_rate[<type>] for each attack type, and for each
+      group detection_rate, false_positive_rate, accuracy, detection_at_1pct_fpr and auroc as "<metric>[<group>]". NaN where the
       records it is a share of do not occur, and everywhere for scores that are not finite.
     """
     label, p = np.asarray(label), positive_score(score)
     finite = bool(np.isfinite(p).all())
     positive = label != 0
 
-    def alarm_rate(where: np.ndarray) -> float:
-        return ratio(int(((p >= threshold) & where).sum()), int(where.sum())) if finite else NAN
+    def rate(what: np.ndarray, where: np.ndarray) -> float:
+        return ratio(int((what & where).sum()), int(where.sum())) if finite else NAN
 
+    every, alarm = np.ones(len(p), bool), p >= threshold
+    right = alarm == positive
     auroc, pr_auc = ranking_figures(positive, p)
-    present = np.unique(label)
-    macro = NAN
-    if finite and len(label):
-        macro = float(f1_score(label, np.argmax(score, 1), labels=present, average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
+    curve = roc(positive, p)
+    resolved = np.count_nonzero(~positive) >= ENOUGH / 0.001
     figures = {
-        "detection_rate": alarm_rate(positive),
-        "false_positive_rate": alarm_rate(~positive),
-        "detection_at_1pct_fpr": rate_at_fpr(positive, p, 0.01),
+        "detection_rate": rate(alarm, positive),
+        "false_positive_rate": rate(alarm, ~positive),
+        "accuracy": rate(right, every),
+        "detection_at_1pct_fpr": curve.rate_at(0.01),
+        "detection_at_0p1pct_fpr": curve.rate_at(0.001) if resolved else NAN,
+        "fpr_at_95pct_detection": curve.fpr_at(0.95),
         "pr_auc": pr_auc,
         "auroc": auroc,
-        "macro_f1": macro,
+        "macro_f1": _macro_f1(label, score) if finite and score.shape[1] == schema.num_classes else NAN,
     }
     for c, name in enumerate(schema.label.categories[1:], start=1):
-        figures[f"detection_rate[{name}]"] = alarm_rate(label == c)
+        figures[f"detection_rate[{name}]"] = rate(alarm, label == c)
+    for name, some in (groups or {}).items():
+        figures[f"detection_rate[{name}]"] = rate(alarm, positive & some)
+        figures[f"false_positive_rate[{name}]"] = rate(alarm, ~positive & some)
+        figures[f"accuracy[{name}]"] = rate(right, some)
+        figures[f"detection_at_1pct_fpr[{name}]"] = rate_at_fpr(positive[some], p[some], 0.01)
+        figures[f"auroc[{name}]"] = ranking_figures(positive[some], p[some])[0]
     return {(row, metric): value for metric, value in figures.items()}
+
+
+def _macro_f1(label: np.ndarray, score: np.ndarray) -> float:
+    if not len(label):
+        return NAN
+    found = f1_score(label, np.argmax(score, 1), labels=np.unique(label), average="macro", zero_division=0)  # pyright: ignore[reportArgumentType]
+    return float(found)  # pyright: ignore[reportArgumentType]

@@ -14,9 +14,10 @@ from fedjax_health.data.population import Population
 from fedjax_health.evaluation.mixtures import Held, Mixture, held, make_spans, spans_population, view_mixture
 from fedjax_health.federated.federation import Data, Parts
 from fedjax_health.federation_config import TrainConfig
-from fedjax_health.models.classifier import Classifier
+from fedjax_health.models.base import Classifier
+from fedjax_health.models.classifier import WEIGHTS
 from fedjax_health.train.loop import make_hyper, make_train, run_rounds
-from fedjax_health.types import Array, Table
+from fedjax_health.types import Array, Hyper, Table
 
 VIEWS = ("real", "synthetic", "real+synthetic")
 
@@ -34,17 +35,31 @@ class Fitted(NamedTuple):
 
 
 class Downstream(NamedTuple):
-    """Trains classifiers; one compilation serves every view, every mixture and every generator.
+    """Trains classifiers; one compilation serves every view, every mixture, every generator and all class weights.
 
     Attributes:
       fit: (view, synthetic tables [N] of M rows each, stage name) -> Fitted.
-      fit_mixtures: (mixtures [N], stage name) -> Fitted.
+      fit_mixtures: (mixtures [N], stage name, class weights f32[N, L] or None = as the config has them) -> Fitted.
       at: where the real records stand.
       traces: how often the chunk was traced.
     """
 
     fit: Callable[[str, list[Table], str], Fitted]
-    fit_mixtures: Callable[[list[Mixture], str], Fitted]
+    fit_mixtures: Callable[..., Fitted]
+    at: Held
+    traces: Callable[[], int]
+
+
+class Trainer(NamedTuple):
+    """N federations over `view_population` that are trained side by side and, being evaluation, without noise.
+
+    Attributes:
+      train: (mixtures [N], stage name, further traced numbers with leading axis N) -> what is released, leading axis N.
+      at: where the real records stand.
+      traces: how often the chunk was traced.
+    """
+
+    train: Callable[[list[Mixture], str, Hyper], Any]
     at: Held
     traces: Callable[[], int]
 
@@ -59,22 +74,14 @@ def view_population(train: Table, num_clients: int) -> Population:
     return spans_population(num_clients, 2 * held(train, num_clients).most)
 
 
-def make_downstream(
-    parts: Parts,
-    classifier: Classifier,
-    config: TrainConfig,
-    train: Table,
-    encoder: Encoder,
-    include: np.ndarray,
-    keys: Array,
-) -> Downstream:
-    """Prepares federated training of the classifier. It is evaluation only: no noise, never published.
-
-    All views and mixtures do the same number of steps on the same clients, so a difference between them is one of data.
+def make_trainer(
+    parts: Parts, config: TrainConfig, train: Table, encoder: Encoder, include: np.ndarray, keys: Array
+) -> Trainer:
+    """Prepares trainings on mixtures. All of them do the same number of steps on the same clients, so a difference between
+    two of one model is one of data; one compilation serves all.
 
     Args:
       parts: federation over `view_population`.
-      classifier: the model in `parts`.
       config: how it trains.
       train: real records, client-major.
       encoder: of their schema.
@@ -87,23 +94,12 @@ def make_downstream(
     real = np.asarray(encode(train.values))
     program = make_train(parts, config, shared_population=False)
     compiled: list[Any] = []
-    predict = jax.jit(lambda released, x: classifier.predict(released, encoder.encode(x)))
 
-    def fit(view: str, synthetic: list[Table], stage: str) -> Fitted:
-        return fit_mixtures([view_mixture(view, made, at) for made in synthetic], stage)
-
-    def fit_mixtures(mixtures: list[Mixture], stage: str) -> Fitted:
+    def run(mixtures: list[Mixture], stage: str, numbers: Hyper) -> Any:
         data = Data(make_spans(mixtures, real, train.label, encode), jnp.asarray(include))
         state = program.init(keys)
-        hyper = make_hyper(
-            {
-                "client_learning_rate": config.client_learning_rate,
-                "server_learning_rate": config.server_learning_rate,
-                "l2_clip_norm": config.l2_clip_norm,
-                "proximal_weight": config.proximal_weight,
-            },
-            seeds,
-        )
+        own = ("client_learning_rate", "server_learning_rate", "l2_clip_norm", "proximal_weight")
+        hyper = make_hyper({name: getattr(config, name) for name in own}, seeds) | numbers
         if not compiled:
             compiled.append(program.run_chunk.lower(state, hyper, data).compile())
         outcome = run_rounds(
@@ -118,7 +114,39 @@ def make_downstream(
             on_chunk=lambda *_: None,
             norms=np.empty((seeds, 0)),
         )
-        released = jax.device_get(outcome.state.average)
+        return jax.device_get(outcome.state.average)
+
+    return Trainer(run, at, program.traces)
+
+
+def make_downstream(
+    parts: Parts,
+    classifier: Classifier,
+    config: TrainConfig,
+    train: Table,
+    encoder: Encoder,
+    include: np.ndarray,
+    keys: Array,
+    weights: np.ndarray | None = None,
+) -> Downstream:
+    """Prepares federated training of the classifier. It is evaluation only: no noise, never published.
+
+    Args:
+      parts: federation over `view_population`.
+      classifier: the model in `parts`.
+      config, train, encoder, include, keys: as for `make_trainer`.
+      weights: f32[N, L], class weights of the loss; None = 1.
+    """
+    trainer = make_trainer(parts, config, train, encoder, include, keys)
+    predict = jax.jit(lambda released, x: classifier.predict(released, encoder.encode(x)))
+
+    def fit(view: str, synthetic: list[Table], stage: str) -> Fitted:
+        return fit_mixtures([view_mixture(view, made, trainer.at) for made in synthetic], stage)
+
+    def fit_mixtures(mixtures: list[Mixture], stage: str, own: np.ndarray | None = None) -> Fitted:
+        w = weights if own is None else own
+        numbers = {} if w is None else {WEIGHTS: jnp.asarray(w, jnp.float32)}
+        released = trainer.train(mixtures, stage, numbers)
 
         def log_probability(table: Table, seed: int) -> np.ndarray:
             mine = jax.tree.map(lambda leaf: leaf[seed], released)
@@ -129,4 +157,4 @@ def make_downstream(
 
         return Fitted(lambda table, seed: np.exp(log_probability(table, seed)), loss)
 
-    return Downstream(fit, fit_mixtures, at, program.traces)
+    return Downstream(fit, fit_mixtures, trainer.at, trainer.traces)

@@ -18,6 +18,7 @@ class Mixture(NamedTuple):
       made: synthetic rows, at most as many as the real table has.
       real_first, real_count: i32[K], span in the real table.
       made_first, made_count: i32[K], span in `made`; together a client reads at most twice the most records of any client.
+      order: i64[M], the real table's rows as `real_first` and `real_count` have them; () = as they stand.
     """
 
     made: Table
@@ -25,6 +26,7 @@ class Mixture(NamedTuple):
     real_count: np.ndarray
     made_first: np.ndarray
     made_count: np.ndarray
+    order: np.ndarray | tuple[()] = ()
 
 
 class Spans(NamedTuple):
@@ -66,6 +68,21 @@ def held(train: Table, num_clients: int) -> Held:
     return Held(np.cumsum(count) - count, count)
 
 
+def kept(table: Table, at: Held, keep: np.ndarray) -> tuple[np.ndarray, Held]:
+    """Where the records stand that are kept, once each client's come first: clients lose records, and none its place.
+
+    Args:
+      table: real records, client-major.
+      at: where they stand.
+      keep: bool[M].
+
+    Returns:
+      (order i64[M] for `Mixture.order`, where the kept records of each client then stand).
+    """
+    order = np.lexsort((~keep, table.client))
+    return order, Held(at.first, np.bincount(table.client[keep], minlength=len(at.count)).astype(np.int64))
+
+
 def spans_population(size: int, most: int) -> Population:
     """Population over `Spans`, which are passed as data: one program serves every mixture.
 
@@ -104,8 +121,9 @@ def make_spans(mixtures: list[Mixture], real: np.ndarray, label: np.ndarray, enc
         values = np.zeros((total, mixture.made.values.shape[1]), np.float32)
         labels = np.zeros(total, np.int32)
         values[: len(mixture.made.label)], labels[: len(mixture.made.label)] = mixture.made.values, mixture.made.label
-        xs.append(np.concatenate([real, np.asarray(encode(values))]))
-        ys.append(np.concatenate([label, labels]).astype(np.int32))
+        order = mixture.order if len(mixture.order) else slice(None)
+        xs.append(np.concatenate([real[order], np.asarray(encode(values))]))
+        ys.append(np.concatenate([label[order], labels]).astype(np.int32))
 
     def each(name: str, shift: int = 0) -> Array:
         return jnp.asarray(np.stack([getattr(m, name) + shift for m in mixtures]).astype(np.int32))

@@ -94,10 +94,17 @@ def similarity_rows(setting: Setting, subjects: Sequence[Subject], rivals: Mappi
 
 
 class Fits(NamedTuple):
-    """Classifiers by (generator or "-", row of the table), and figures of how some were trained, one a seed."""
+    """Classifiers by (generator or "-", row of the table), and figures of how some were trained, one a seed.
+
+    Attributes:
+      by_row: of every table that judges classifiers.
+      about: figures that stand with a row's own.
+      detectors: of the detection table alone, (records, seed) -> f64[M, L] as `detection.detection_figures` takes them.
+    """
 
     by_row: dict[tuple[str, str], Fitted]
     about: dict[tuple[str, str], list[Figures]]
+    detectors: dict[tuple[str, str], Callable[[Table, int], np.ndarray]] = {}  # noqa: RUF012 - of an immutable tuple
 
 
 def fit_all(

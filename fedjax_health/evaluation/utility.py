@@ -11,7 +11,9 @@ NAN = float("nan")
 
 
 def positive_score(score: np.ndarray) -> np.ndarray:
-    """Probability of any positive class: 1 - p(class 0).
+    """Probability of any positive class: sum of p(class c), c >= 1.
+
+    Not 1 - p(class 0), in which all records of which a classifier is sure (p of 1e-8 and of 1e-12) would be tied.
 
     Args:
       score: f32 or f64[M, L], class probabilities.
@@ -19,7 +21,7 @@ def positive_score(score: np.ndarray) -> np.ndarray:
     Returns:
       f64[M].
     """
-    return 1.0 - np.asarray(score, np.float64)[:, 0]
+    return np.asarray(score, np.float64)[:, 1:].sum(1)
 
 
 def ranking_figures(positive: np.ndarray, p: np.ndarray) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fedjax_health.evaluation import controls
 from fedjax_health.evaluation.augmentation import CHOSEN, GAINED
 from fedjax_health.types import Row
 
@@ -67,6 +68,8 @@ METRICS = {  # in the order of the columns
     "flows_to_alert_p90": Metric("Attack flows until seen, 90th percentile ↓", 1.0, math.inf),
     "seconds_to_alert_median": Metric("Seconds until seen, median ↓", 0.0, math.inf),
     "seconds_to_alert_p90": Metric("Seconds until seen, 90th percentile ↓", 0.0, math.inf),
+    "detection_at_0p1pct_fpr": Metric("Detection at 0.1 % FPR (10,000 benign records needed) ↑"),
+    "fpr_at_95pct_detection": Metric("FPR at 95 % detection ↓"),
     "single_feature_auroc": Metric("AUROC of this column alone (guessing 0.5)"),
     "auc": Metric("AUC (guessing 0.5)"),
     "success (%)": Metric("Success, % (guessing 50)", 0.0, 100.0),
@@ -113,6 +116,7 @@ METRICS = {  # in the order of the columns
     "targets": Metric("Clients attacked", 0.0, math.inf),
 }
 METRICS |= {f"{m}_gain": Metric(f"{METRICS[m].heading.removesuffix(' ↑')}, gain ↑", -1.0) for m in GAINED}
+METRICS["false_positive_rate_gain"] = Metric("False positives, change ↓", -1.0)
 BOUNDS = {  # rows that are no result but say how good or bad a result can be
     "real-vs-real": "Real against real (ceiling)",
     "independent-marginals": "Independent marginals (floor)",
@@ -125,6 +129,13 @@ ROWS = {
     "synthetic": "Synthetic",
     "real+synthetic": "Real + synthetic",
     CHOSEN: "Real + synthetic, amount chosen",
+    controls.BALANCED: "Real + synthetic attacks up to balance",
+    controls.WEIGHTED: "Real, class weights (control)",
+    controls.OVERSAMPLED: "Real, attacks oversampled (control)",
+    controls.SMOTED: "Real + SMOTE, pooled (control)",
+    controls.COPULA: "Real + Gaussian copula, pooled (control)",
+    controls.ANOMALY: "Anomaly detector, benign records only (control)",
+    controls.TREES: "Boosted trees, central, pooled (mark from outside)",
     **BOUNDS,
 }
 SETTINGS = {  # the first half of a membership row: what is attacked

@@ -28,7 +28,7 @@ from fedjax_health.evaluation.mixtures import held
 from fedjax_health.evaluation.rows import seed_rows
 from fedjax_health.evaluation.setting import Setting, Subject
 from fedjax_health.evaluation.suite import Fits
-from fedjax_health.evaluation.tasks import Judge, beside, task_rows
+from fedjax_health.evaluation.tasks import Judge, Side, beside, task_rows
 from fedjax_health.types import Table
 
 SEEDS = 2
@@ -212,11 +212,15 @@ def test_the_amount_stands_in_the_table_of_its_task():
     about = {(CHOSEN, "added_rows[x]"): 3.0}
     useful, detected = {(CHOSEN, "auroc"): 0.8}, {(CHOSEN, "pr_auc"): 0.5}
     none, rows = (lambda _: {}), np.arange(1)
-    alone = Judge(lambda _: {("real", "auroc"): 0.7}, lambda _: {("real", "pr_auc"): 0.4}, none)
-    judge = beside(CHOSEN, Judge(lambda _: useful, lambda _: detected, none), alone, None, about)
+
+    def judged(useful, detected) -> Judge:
+        return Judge(useful, detected, none, np.zeros(1), 0.5)
+
+    alone = judged(lambda _: {("real", "auroc"): 0.7}, lambda _: {("real", "pr_auc"): 0.4})
+    judge = beside(CHOSEN, judged(lambda _: useful, lambda _: detected), [Side("real", "", alone)], None, about)
     assert judge.useful(rows) == {**useful, (CHOSEN, "auroc_gain"): pytest.approx(0.1), **about}
     assert judge.detected(rows) == {**detected, (CHOSEN, "pr_auc_gain"): pytest.approx(0.1), **about}
-    judge = beside(CHOSEN, Judge(lambda _: useful, none, none), None, None, about)
+    judge = beside(CHOSEN, judged(lambda _: useful, none), [], None, about)
     assert (
         judge.useful(rows) == {**useful, **about} and judge.detected(rows) == {}
     )  # a diagnosis has no table of detection

@@ -16,6 +16,7 @@ from fedjax_health.evaluation.mixtures import (
     dealt_mixture,
     fraction_mixture,
     held,
+    kept,
     make_spans,
     spans_population,
     view_mixture,
@@ -136,6 +137,18 @@ def test_dealt_rows_have_the_amounts_asked_for_and_go_to_included_clients_by_the
 def test_nothing_to_deal_leaves_the_real_records():
     mixture = dealt_mixture(_made(), np.zeros(2, np.int64), held(_train(), 4), EVERYONE, np.random.default_rng(0))
     assert read(mixture) == read(view_mixture("real", _made(), held(_train(), 4)))
+
+
+def test_records_that_are_left_out_are_read_by_nobody():
+    train, at = _train(), held(_train(), 4)
+    keep = np.array([False, True, True, False, True, False])
+    order, left = kept(train, at, keep)
+    assert left.count.tolist() == [1, 0, 2, 0] and left.first.tolist() == at.first.tolist()
+    assert read(view_mixture("real", _made(), left)._replace(order=order)) == [[1.0], [], [2.0, 4.0], []]
+    dealt = dealt_mixture(_made(), np.array([2, 0]), left, EVERYONE, np.random.default_rng(0))._replace(order=order)
+    found = read(dealt)
+    assert [values[:c] for values, c in zip(found, left.count, strict=True)] == [[1.0], [], [2.0, 4.0], []]
+    assert sum(len(values) for values in found) == 3 + 2 and not found[3]
 
 
 def test_one_program_serves_every_mixture_and_equal_mixtures_give_equal_classifiers():

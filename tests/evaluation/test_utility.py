@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from fedjax_health.evaluation.utility import balanced_threshold, choose_threshold, classification_figures
+from fedjax_health.evaluation.utility import (
+    balanced_threshold,
+    choose_threshold,
+    classification_figures,
+    positive_score,
+    ranking_figures,
+)
 
 
 def two(p) -> np.ndarray:
@@ -95,3 +101,10 @@ def test_threshold_ties_and_order_do_not_matter():
 def test_one_class_threshold_falls_back():
     assert choose_threshold(np.zeros(3, int), two([0.1, 0.2, 0.3])) == 0.5
     assert np.isnan(balanced_threshold(np.ones(3, bool), np.arange(3.0)))
+
+
+def test_records_of_which_a_classifier_is_sure_are_still_ranked():
+    p = np.array([1e-20, 1e-18, 1e-12])
+    score = np.stack([1 - p, p / 4, 3 * p / 4], 1)
+    np.testing.assert_allclose(positive_score(score), p)
+    assert ranking_figures(np.array([False, True, True]), positive_score(score))[0] == 1.0

@@ -1,0 +1,86 @@
+"""The classifiers of a run, trained through the federation, and what a detection is compared with besides."""
+
+from __future__ import annotations
+
+from jax.sharding import Mesh
+
+from fedjax_health import build, rng
+from fedjax_health.classifying import make_downstream_of
+from fedjax_health.config import Config
+from fedjax_health.evaluation import suite
+from fedjax_health.evaluation.anomaly import fit_anomaly
+from fedjax_health.evaluation.controls import ANOMALY, MOST_ROWS, TREES, Predict, fit_boosted, fit_controls
+from fedjax_health.evaluation.downstream import Downstream, make_trainer, view_population
+from fedjax_health.models.anomaly import make_anomaly
+from fedjax_health.prepared import Prepared
+from fedjax_health.train.stage import federation_keys
+from fedjax_health.types import Table
+
+
+def fit_classifiers(
+    config: Config,
+    p: Prepared,
+    setting: suite.Setting,
+    subjects: list[suite.Subject],
+    rivals: dict[str, list[Table]],
+    mesh: Mesh,
+) -> suite.Fits:
+    """The classifier trained through the federation on real, synthetic and both; of a detection its controls as well.
+
+    Args:
+      config: the run.
+      p: the domain.
+      setting: of its evaluation.
+      subjects: generators and their tables.
+      rivals: of `rivals.rival_tables`.
+      mesh: devices.
+    """
+    downstream = make_downstream_of(config, p, setting, mesh)
+    fits = suite.fit_all(setting, subjects, rivals, downstream)
+    if p.domain.task != "detection":
+        return fits
+    return fits._replace(detectors=fit_detectors(config, p, setting, subjects, mesh, downstream))
+
+
+def fit_detectors(
+    config: Config,
+    p: Prepared,
+    setting: suite.Setting,
+    subjects: list[suite.Subject],
+    mesh: Mesh,
+    downstream: Downstream,
+) -> dict[tuple[str, str], Predict]:
+    """What evaluation.controls names, by (generator or "-", row).
+
+    Args:
+      config: the run.
+      p: the domain.
+      setting: of its evaluation.
+      subjects: generators and their tables.
+      mesh: devices.
+      downstream: trains the classifier.
+    """
+    domain, wanted, seeds = p.domain, config.evaluation.controls, range(config.seeds)
+    stage = f"{domain.name}/classifier"
+    found = fit_controls(setting, subjects, downstream, p.shares, stage)
+    if "anomaly" in wanted:
+        anomaly = make_anomaly(domain.encoder.layout, config.vae)
+        train = config.vae.train
+        shared = domain._replace(population=view_population(domain.train, setting.include.shape[1]))
+        parts = build.build_parts(anomaly.model, shared, train, config, mesh, published=False)
+        keys = federation_keys(rng.named_seed(config.seed, domain.name, "anomaly"), config.seeds)
+        trainer = make_trainer(parts, train, domain.train, domain.encoder, setting.include, keys)
+        found["-", ANOMALY] = fit_anomaly(
+            trainer, anomaly, domain.train, domain.encoder, config.vae.kl_weight, f"{domain.name}/anomaly", config.seeds
+        )
+    if TREES in wanted:
+        tables = [
+            suite.rows_of_clients(
+                domain.train, suite.included(setting, s, True), MOST_ROWS,
+                setting.generator(rng.Stream.EVALUATE, TREES, str(s)),
+            )
+            for s in seeds
+        ]  # fmt: skip
+        own = [rng.named_seed(setting.seed, TREES, str(s)) for s in seeds]
+        found["-", TREES] = fit_boosted(tables, domain.schema, own)
+    return found
