@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
 
 from fedjax_health.files import write_text
 from fedjax_health.report.sheet import SPARE_COLOURS, model_colour
@@ -17,6 +18,8 @@ from fedjax_health.types import UserError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STYLE = os.path.join(os.path.dirname(HERE), "report", "style.css")
+# settings that say where a point lies on an axis, or what its generator is, and not to which line it belongs
+OF_THE_AXIS = ("privacy.mechanism", "privacy.epsilon", "privacy.noise_multiplier", "privacy.trial", "models")
 Figure = tuple[float, float, float, int]  # value, low, high, n
 NOTHING: Figure = (math.nan, math.nan, math.nan, 0)
 
@@ -30,6 +33,8 @@ class Measure(NamedTuple):
       axis: "ε", "bytes", ...
       log: whether its axis is logarithmic.
       better: +1 where more is better, -1 where less is.
+      most: end of its range, at which intervals are cut.
+      marks: what it is judged by: (row of the table or "", name, value where the table has none).
     """
 
     key: str
@@ -37,15 +42,25 @@ class Measure(NamedTuple):
     axis: str
     log: bool
     better: int
+    most: float = math.inf
+    marks: tuple[tuple[str, str, float], ...] = ()
 
 
 MEASURES = {
     m.key: m
     for m in (
         Measure("epsilon", "Privacy", "ε of the run", True, -1),
-        Measure("auroc", "Utility", "TSTR AUROC", False, 1),
-        Measure("tpr", "Membership", "TPR at 1 % FPR", False, -1),
-        Measure("auc", "Membership", "attack AUC", False, -1),
+        Measure(
+            "auroc",
+            "Utility",
+            "TSTR AUROC",
+            False,
+            1,
+            1.0,
+            (("real", "real records", math.nan), ("gaussian-copula", "Gaussian copula", math.nan)),
+        ),
+        Measure("tpr", "Membership", "TPR at 1 % FPR", False, -1, 1.0, (("", "guessing", 0.01),)),
+        Measure("auc", "Membership", "attack AUC", False, -1, 1.0, (("", "guessing", 0.5),)),
         Measure("bytes", "Traffic", "bytes up and down", True, -1),
         Measure("seconds", "Time", "simulated seconds", True, -1),
     )
@@ -92,8 +107,11 @@ def strongest_attack(results: Results, domain: str, model: str) -> str | None:
         & found["row"].str.startswith("federated+synthetic:")
         & ~found["row"].str.endswith(":white-box")
     ]
-    means = mine.groupby("row")["value"].mean().dropna()
-    return str(means.idxmax()) if len(means) else None
+    rates: dict[str, list[float]] = {}
+    for row, value in zip(mine["row"], mine["value"], strict=True):
+        rates.setdefault(row, []).append(value)
+    means = {row: float(np.mean(values)) for row, values in rates.items() if not np.isnan(values).any()}
+    return max(means, key=lambda row: means[row]) if means else None
 
 
 def shown(results: Results, settings: Sequence[dict[str, Any]], commands: Sequence[str]) -> list[Shown]:
@@ -113,11 +131,7 @@ def shown(results: Results, settings: Sequence[dict[str, Any]], commands: Sequen
         for point, own, line in zip(results.points, settings, commands, strict=True):
             figures = _figures(results, point, domain, model, attack)
             if figures["auroc"][3]:
-                rest = [
-                    f"{k}={own[k]}"
-                    for k in varied
-                    if k not in ("privacy.epsilon", "privacy.noise_multiplier", "models")
-                ]
+                rest = [f"{key}={own[key]}" for key in varied if key not in OF_THE_AXIS]
                 series = ", ".join([f"{domain} {model}" if len(set(pairs["domain"])) > 1 else model, *rest])
                 text = ", ".join(f"{key}={value}" for key, value in own.items() if value != "")
                 found.append(Shown(point["point"], domain, model, series, text, line, figures, point["seeds"]))
@@ -139,6 +153,31 @@ def _figures(results: Results, point: dict[str, Any], domain: str, model: str, a
     }
     for key, metric in (("tpr", "tpr_at_1pct_fpr"), ("auc", "auc")):
         found[key] = results.figure(name, domain, model, attack, metric) if attack else NOTHING
+    return {key: _cut(figure, MEASURES[key].most) for key, figure in found.items()}
+
+
+def _cut(figure: Figure, most: float) -> Figure:
+    """A figure whose interval ends where its range does; Student's t knows no range."""
+    value, low, high, n = figure
+    return value, max(low, 0.0) if low == low else low, min(high, most) if high == high else high, n
+
+
+def references(results: Results, every: Sequence[Shown], measure: Measure) -> list[tuple[str, float]]:
+    """Lines to judge a plot by, such as a classifier trained on real records: (name, mean over all points).
+
+    Args:
+      results: of the sweep.
+      every: points of the plot.
+      measure: of its y axis.
+    """
+    found = []
+    for domain in dict.fromkeys(p.domain for p in every):
+        for row, name, value in measure.marks:
+            if row:
+                mine = [results.figure(p.point, domain, "-", row, measure.key)[0] for p in every if p.domain == domain]
+                value = float(np.mean(mine))
+            if not math.isnan(value) and (name, value) not in found:
+                found.append((name, value))
     return found
 
 
@@ -153,10 +192,11 @@ def dominating(points: Sequence[tuple[float, float]], better: tuple[int, int]) -
     return [not any(o != p and o[0] >= p[0] and o[1] >= p[1] for o in signed) for p in signed]
 
 
-def panels(every: Sequence[Shown]) -> list[dict[str, Any]]:
+def panels(results: Results, every: Sequence[Shown]) -> list[dict[str, Any]]:
     """The plots: everything against epsilon where that varies, and utility and membership against what a run costs.
 
     Args:
+      results: of the sweep.
       every: points.
     """
     varies = len({p.figures["epsilon"][0] for p in every}) > 1
@@ -174,13 +214,15 @@ def panels(every: Sequence[Shown]) -> list[dict[str, Any]]:
             for p, on in zip(alive, front, strict=True)
         ]
         title = f"{second.axis} against {first.axis}"
+        lines, axes = references(results, alive, second), (Axis(first.axis, first.log), Axis(second.axis, second.log))
         found.append(
             {
                 "title": title,
                 "absent": len(every) - len(alive),
-                "svg": plot(title, marks, Axis(first.axis, first.log), Axis(second.axis, second.log)) if marks else "",
+                "svg": plot(title, marks, *axes, lines) if marks else "",
                 "better": f"better: {'more' if second.better > 0 else 'less'} {second.axis}, "
                 f"{'more' if first.better > 0 else 'less'} {first.axis}",
+                "lines": "; ".join(f"{name} {number(value)}" for name, value in lines),
             }
         )
     return found
@@ -270,7 +312,7 @@ def write_frontier(
     page = environment.get_template("frontier.html.j2").render(
         name=name,
         style=style,
-        panels=panels(every),
+        panels=panels(results, every),
         colours=colours_of(every),
         points=every,
         failed=failed,

@@ -139,7 +139,7 @@ def static_part(config: Config) -> str:
     tree = dataclasses.asdict(config)
     mechanism = config.privacy.mechanism
     drawn = mechanism == "distributed_gaussian"  # its grid is built into the program
-    keys = [] if drawn else list(_OF_RUN)
+    keys: list[str] = [] if drawn else list(_OF_RUN)
     secure = False
     for model in config.models:
         section = tree.get(model)
