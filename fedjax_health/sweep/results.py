@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow.parquet as pq
 
+from fedjax_health.evaluation.suite import OVERALL_ROWS
 from fedjax_health.files import replacing
 from fedjax_health.sweep.pieces import Piece, result_path
 from fedjax_health.sweep.run_piece import EVERY
@@ -21,6 +22,7 @@ SHOWN = (  # metrics of TensorBoard's tab: those that judge a whole table, and w
     "auroc", "ks_complement", "c2st_auc", "detection_at_1pct_fpr", "auc", "tpr_at_1pct_fpr", "score", "epsilon_total",
     "bytes up in all", "simulated time in all (s)", "training a run (s)",
 )  # fmt: skip
+OTHER_ROWS = ("validation", "run", "federation", "devices", "machine")
 
 
 class Results(NamedTuple):
@@ -131,24 +133,30 @@ def _epsilon(point: dict[str, Any]) -> float:
 
 
 def write_hparams(results: Results, folder: str) -> None:
-    """One TensorBoard run for each run of the sweep: `tensorboard --logdir FOLDER/hparams`.
+    """A TensorBoard session for each generator of each run: `tensorboard --logdir FOLDER/hparams`.
+
+    The tab has the columns of one session for all, so a figure's name leaves out the generator, which is a setting.
 
     Args:
       results: of `read_results`.
-      folder: of the sweep; a run that is there already is left as it is.
+      folder: of the sweep; a session that is there already is left as it is.
     """
-    lines = results.lines[(results.lines["seed"] != EVERY) & results.lines["metric"].isin(SHOWN)]
+    rows = results.lines["row"]
+    whole = rows.isin(OTHER_ROWS) | rows.isin(OVERALL_ROWS) | rows.str.startswith("federated+synthetic:")
+    lines = results.lines[(results.lines["seed"] != EVERY) & results.lines["metric"].isin(SHOWN) & whole]
     for point, settings in zip(results.points, settings_of(results), strict=True):
         mine = lines[lines["point"] == point["point"]]
-        for seed, run in mine.groupby("seed"):
-            path = os.path.join(folder, "hparams", f"{point['point']}_{seed}")
-            if os.path.isdir(path):
-                continue
-            figures = {
-                f"{domain}/{model}/{row}/{metric}": value
-                for domain, model, row, metric, value in zip(
-                    *(run[name] for name in ("domain", "model", "row", "metric", "value")), strict=True
-                )
-            }
-            with Writer(path) as writer:
-                writer.hparams({**settings, "seed": int(str(seed)), "epsilon": _epsilon(point)}, figures)
+        models = [str(m) for m in mine["model"].unique() if m != "-"]
+        for model in models or ["none"]:  # a training that failed has no figures, and is shown all the same
+            for seed, run in mine[mine["model"].isin((model, "-"))].groupby("seed"):
+                path = os.path.join(folder, "hparams", f"{point['point']}_{model}_{seed}")
+                if not os.path.isdir(path):
+                    own = {**settings, "generator": model, "seed": int(str(seed)), "epsilon": _epsilon(point)}
+                    with Writer(path) as writer:
+                        writer.hparams(own, _figures(run))
+
+
+def _figures(run: pd.DataFrame) -> dict[str, float]:
+    """Figures of a session; those of marks without a generator have the mark's row in their name, too."""
+    columns = zip(*(run[name] for name in ("domain", "row", "metric", "value")), strict=True)
+    return {f"{domain}/{row}/{metric}".removeprefix("-/"): value for domain, row, metric, value in columns}
