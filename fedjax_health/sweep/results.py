@@ -148,7 +148,8 @@ def write_hparams(results: Results, folder: str) -> None:
         mine = lines[lines["point"] == point["point"]]
         models = [str(m) for m in mine["model"].unique() if m != "-"]
         for model in models or ["none"]:  # a training that failed has no figures, and is shown all the same
-            for seed, run in mine[mine["model"].isin((model, "-"))].groupby("seed"):
+            own_lines: Any = mine[mine["model"].isin((model, "-"))]
+            for seed, run in own_lines.groupby("seed"):
                 path = os.path.join(folder, "hparams", f"{point['point']}_{model}_{seed}")
                 if not os.path.isdir(path):
                     own = {**settings, "generator": model, "seed": int(str(seed)), "epsilon": _epsilon(point)}

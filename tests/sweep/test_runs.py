@@ -52,8 +52,13 @@ def point(**changes: object) -> tuple[tuple[str, object], ...]:
 
 POINTS = (
     point(privacy__noise_multiplier=0.5),
-    point(privacy__noise_multiplier=2.0, vae__train__client_learning_rate=0.2, data__audit_fraction=0.4),
-    point(privacy__noise_multiplier=0.5, vae__train__rounds=4, vae__train__l2_clip_norm=0.1),
+    point(
+        privacy__noise_multiplier=2.0,
+        vae__train__client_learning_rate=0.2,
+        vae__train__l2_clip_norm=0.1,
+        vae__train__rounds=4,
+        data__audit_fraction=0.4,
+    ),
     point(privacy__noise_multiplier=0.5, privacy__trial=1),
 )
 
@@ -64,22 +69,21 @@ def largest_difference(a: object, b: object) -> float:
 
 
 def test_every_run_is_that_of_launch_main(tmp_path):
-    """Four points x two seeds on four devices in one program, against `experiment.train` over the clients of all devices."""
+    """Three points x two seeds on four devices in one program, against `experiment.train` over the clients of all devices."""
     (piece,) = make_pieces(FILE, POINTS)
     configs = [config_of(FILE, settings) for settings in piece.points]
     ran = train_points(make_points(configs))
-    assert [r.traces for r in ran] == [1] * 4 and not any(r.failed for r in ran)
+    assert [r.traces for r in ran] == [1] * 3 and not any(r.failed for r in ran)
     averages = [r.trained["vitals/vae"].state.average for r in ran]
-    for number in (1, 2):
-        config, path, trained = configs[number], str(tmp_path / str(number)), ran[number].trained["vitals/vae"]
-        (p,), plan = prepare.load(config)
-        with Writer(path) as writer:
-            alone = experiment.train(config, plan, plan.releases[0], p, {}, path, writer, BY_SEED)
-            losses = writer.history("vitals/vae", "sim/loss", 2)
-        assert trained.rounds == alone.rounds == (4 if number == 2 else 6)
-        assert largest_difference(averages[number], jax.device_get(alone.state.average)) <= 1e-6
-        np.testing.assert_allclose(ran[number].metrics["vitals/vae"]["sim/loss"], losses, rtol=1e-5)
-    assert largest_difference(averages[0], averages[3]) > 1e-3  # another trial draws other noise
+    config, path, trained = configs[1], str(tmp_path), ran[1].trained["vitals/vae"]
+    (p,), plan = prepare.load(config)
+    with Writer(path) as writer:
+        alone = experiment.train(config, plan, plan.releases[0], p, {}, path, writer, BY_SEED)
+        losses = writer.history("vitals/vae", "sim/loss", 2)
+    assert trained.rounds == alone.rounds == 4 and ran[0].done == {"vitals/vae": 6}
+    assert largest_difference(averages[1], jax.device_get(alone.state.average)) <= 1e-6
+    np.testing.assert_allclose(ran[1].metrics["vitals/vae"]["sim/loss"], losses, rtol=1e-5)
+    assert largest_difference(averages[0], averages[2]) > 1e-3  # another trial draws other noise
     assert largest_difference(averages[0], averages[1]) > 1e-3
 
 
