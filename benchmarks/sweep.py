@@ -2,11 +2,10 @@
 
 `python -m benchmarks.sweep [--quick] [--out FILE] [--passes 3]`. A run is a VAE on 300 simulated devices, 100 rounds of 40.
 Found are: compilations of the program; the greatest difference of any parameter to the run alone, which
-`train.loop.make_train` trains over all devices as `launch.main` would; seconds of all runs once compiled, both ways in turn, on the clock and
-of CPU, which a busy machine moves less;
-and the time of whole processes, data and accounting included: one that makes all runs, and 32 that make one each, of which
-the first compiles and the others load what it left in the persistent cache. Of the 32 three are run in a pass: the first, and
-two whose median is counted 31 times.
+`train.loop.make_train` trains over all devices as `launch.main` would; seconds of all runs once compiled, both ways in turn,
+on the clock and of CPU, which a busy machine moves less; and the time of whole processes, data and accounting included: one
+that makes all runs, and 32 that make one each, of which the first compiles and the others load what it left in the
+persistent cache. Of the 32 three are run in a pass: the first, and two whose median is counted 31 times.
 """
 
 from __future__ import annotations
@@ -50,20 +49,15 @@ def results(quick: bool, passes: int) -> tuple[list[dict[str, Any]], str]:
     """
     found = child(WORLD, "steady", *(("--quick",) if quick else ()))
     one_by_one = f"{found['runs']} runs one by one, compiled"
+    cpu = f"{one_by_one}: CPU"
     rows = [
         report.make_result("compilations of the program of all runs", [float(found["traces"])], "compilations"),
         report.make_result("greatest difference of a parameter to the run alone", [max(found["apart"])], "absolute"),
         report.make_result("greatest parameter", [found["largest"]], "absolute"),
         report.make_result(one_by_one, found["alone"], "s"),
         report.make_result("all runs in one program, compiled", found["together"], "s", one_by_one, found["alone"]),
-        report.make_result(f"{one_by_one}: CPU", found["alone_cpu"], "s of CPU"),
-        report.make_result(
-            "all runs in one program, compiled: CPU",
-            found["together_cpu"],
-            "s of CPU",
-            f"{one_by_one}: CPU",
-            found["alone_cpu"],
-        ),
+        report.make_result(cpu, found["alone_cpu"], "s of CPU"),
+        report.make_result("all runs in one program: CPU", found["together_cpu"], "s of CPU", cpu, found["alone_cpu"]),
     ]
     return rows + processes(quick, passes), f"{found['devices']} x {found['kind']}"
 

@@ -31,10 +31,12 @@ class Results(NamedTuple):
     Attributes:
       lines: a figure a line: point, seed (-1 = over all of them), domain, model, row, metric, value, low, high, n.
       points: what each point is, in the order of the pieces: "point", "settings", "seeds", "failed", "ledger", ...
+      index: (point, domain, model, row, metric) -> (value, low, high, n) over its seeds.
     """
 
     lines: pd.DataFrame
     points: list[dict[str, Any]]
+    index: dict[tuple[str, ...], tuple[float, float, float, int]]
 
     def figure(self, point: str, *address: str) -> tuple[float, float, float, int]:
         """(value, low, high, n) over the seeds of a point; NaN and 0 where there is none.
@@ -43,14 +45,19 @@ class Results(NamedTuple):
           point: its name.
           *address: domain, model, row, metric.
         """
-        found = self._index.get((point, *address))
-        return found if found is not None else (math.nan, math.nan, math.nan, 0)
+        return self.index.get((point, *address), (math.nan, math.nan, math.nan, 0))
 
-    @property
-    def _index(self) -> dict[tuple[str, ...], tuple[float, float, float, int]]:
-        whole = self.lines[self.lines["seed"] == EVERY]
-        keys = zip(*(whole[name] for name in ("point", "domain", "model", "row", "metric")), strict=True)
-        return dict(zip(keys, zip(*(whole[name] for name in ("value", "low", "high", "n")), strict=True), strict=True))
+
+def make_results(lines: pd.DataFrame, points: list[dict[str, Any]]) -> Results:
+    """Results whose figures can be looked up.
+
+    Args:
+      lines, points: of Results.
+    """
+    whole = lines[lines["seed"] == EVERY]
+    keys = zip(*(whole[name] for name in ("point", "domain", "model", "row", "metric")), strict=True)
+    figures = zip(*(whole[name] for name in ("value", "low", "high", "n")), strict=True)
+    return Results(lines, points, dict(zip(keys, figures, strict=True)))
 
 
 def read_results(pieces: Sequence[Piece], folder: str) -> Results:
@@ -75,7 +82,7 @@ def read_results(pieces: Sequence[Piece], folder: str) -> Results:
             ) from error
         frames.append(table.to_pandas())
         points += about["points"]
-    return Results(pd.concat(frames, ignore_index=True), points)
+    return make_results(pd.concat(frames, ignore_index=True), points)
 
 
 def text_of(value: Any) -> Any:

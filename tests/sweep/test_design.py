@@ -13,7 +13,7 @@ from fedjax_health.privacy.event_fields import event_fields
 from fedjax_health.privacy.tuning import tuned_epsilon
 from fedjax_health.sweep import account, design, pieces, select
 from fedjax_health.sweep.design import Axis, Select, Sweep
-from fedjax_health.sweep.results import Results
+from fedjax_health.sweep.results import Results, make_results
 from fedjax_health.types import UserError
 
 FILE = "configs/iot.py:smoke"
@@ -191,7 +191,7 @@ def results(values: list[float]) -> Results:
         for metric, value in (("score", v), ("influence of one client", 0.01))
     ]
     names = ("point", "seed", "domain", "model", "row", "metric", "value", "low", "high", "n")
-    return Results(pd.DataFrame(rows, columns=names), [{"point": f"p{i}"} for i in range(len(values))])
+    return make_results(pd.DataFrame(rows, columns=names), [{"point": f"p{i}"} for i in range(len(values))])
 
 
 def test_noise_on_scores_has_the_deviation_that_is_accounted_for():
