@@ -2,10 +2,11 @@
 
 `python -m benchmarks.sweep [--quick] [--out FILE] [--passes 3]`. A run is a VAE on 300 simulated devices, 100 rounds of 40.
 Found are: compilations of the program; the greatest difference of any parameter to the run alone, which
-`train.loop.make_train` trains over all devices as `launch.main` would; seconds of all runs once compiled, both ways in turn,
-on the clock and of CPU, which a busy machine moves less; and the time of whole processes, data and accounting included: one
-that makes all runs, and 32 that make one each, of which the first compiles and the others load what it left in the
-persistent cache. Of the 32 three are run in a pass: the first, and two whose median is counted 31 times.
+`train.loop.make_train` trains on one device (where numbers are summed in the same order) and over all (as `launch.main`
+would), median and range over the runs; seconds of all runs once compiled, both ways in turn, on the clock and of CPU, which
+a busy machine moves less; and the time of whole processes, data and accounting included: one that makes all runs, and 32
+that make one each, of which the first compiles and the others load what it left in the persistent cache. Of the 32 three are
+run in a pass: the first, and two whose median is counted 31 times.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ from benchmarks.shadow_attacks import child
 PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "dp-accounting")
 WORLD = "benchmarks.sweep_world"
 RUNS = 32
+CLOSE = 1e-6
+APART = {
+    "one_device": "to the run alone on one device",
+    "all_devices": "to the run alone over all devices",
+    "devices": "run alone on one device and over all",
+}
 
 
 def processes(quick: bool, passes: int) -> list[dict[str, Any]]:
@@ -52,7 +59,16 @@ def results(quick: bool, passes: int) -> tuple[list[dict[str, Any]], str]:
     cpu = f"{one_by_one}: CPU"
     rows = [
         report.make_result("compilations of the program of all runs", [float(found["traces"])], "compilations"),
-        report.make_result("greatest difference of a parameter to the run alone", [max(found["apart"])], "absolute"),
+        *(
+            report.make_result(f"greatest difference of a parameter, {what}", found["apart"][name], "absolute")
+            for name, what in APART.items()
+        ),
+        *(
+            report.make_result(
+                f"runs within {CLOSE:g}, {what}", [sum(v <= CLOSE for v in found["apart"][name])], "runs"
+            )
+            for name, what in APART.items()
+        ),
         report.make_result("greatest parameter", [found["largest"]], "absolute"),
         report.make_result(one_by_one, found["alone"], "s"),
         report.make_result("all runs in one program, compiled", found["together"], "s", one_by_one, found["alone"]),

@@ -2,7 +2,8 @@
 
 together   all runs in one program, from the start of the process to the last trained model
 alone      one of them as a process, from start to end
-steady     all runs in one program and each of them alone, in turn; how far apart their results are
+steady     all runs in one program and each of them alone, in turn; how far apart their results are, on one device
+           as well, where all numbers are summed in the same order
 
 The last line of the output is one JSON object. A run trains a VAE on simulated vitals; nothing is judged.
 """
@@ -72,9 +73,10 @@ class Alone:
 
     Args:
       points: of `make_points`, for `SEEDS` seeds or one.
+      devices: over which the clients are dealt, 0 = all.
     """
 
-    def __init__(self, points: list[Any]):
+    def __init__(self, points: list[Any], devices: int = 0):
         from fedjax_health import prepare
         from fedjax_health.federated import sharding
         from fedjax_health.sweep.training import runs_of
@@ -82,7 +84,7 @@ class Alone:
 
         config, p = points[0].config, points[0].prepared[0]
         self._train = config.vae.train
-        parts = prepare.with_federations(p.domain, p.include, config, sharding.make_mesh()).parts["vae"]
+        parts = prepare.with_federations(p.domain, p.include, config, sharding.make_mesh(devices)).parts["vae"]
         self._made = make_train(parts, self._train)
         self.runs = runs_of(points, "vitals", "vae", list(range(len(points) * config.seeds)))
         self._data = p.data
@@ -119,16 +121,11 @@ def steady(quick: bool) -> dict[str, Any]:
     points = make_points(make_configs(SEEDS, quick))
     stage, single = make_stage(points, [point.plan.releases[0] for point in points]), Alone(points)
     count = len(points) * SEEDS
-    found = [single.train(i) for i in range(count)]  # compiles
-    outcome = stage.train(0)
-    apart = [
-        max(
-            float(np.max(np.abs(np.asarray(a[i]) - b)))
-            for a, b in zip(jax.tree.leaves(outcome.state.average), jax.tree.leaves(mine), strict=True)
-        )
-        for i, mine in enumerate(found)
-    ]
-    largest = max(float(np.max(np.abs(leaf))) for mine in found for leaf in jax.tree.leaves(mine))
+    outcome, many = stage.train(0), [single.train(i) for i in range(count)]
+    on_one = Alone(points, 1)
+    few = [on_one.train(i) for i in range(count)]
+    made = [jax.tree.map(lambda leaf, i=i: leaf[i], outcome.state.average) for i in range(count)]
+    largest = max(float(np.max(np.abs(leaf))) for mine in many for leaf in jax.tree.leaves(mine))
     ways: dict[str, Callable[[], Any]] = {
         "together": lambda: stage.train(0),
         "alone": lambda: [single.train(i) for i in range(count)],
@@ -140,7 +137,22 @@ def steady(quick: bool) -> dict[str, Any]:
             call()
             times[way].append(time.perf_counter() - began[0])
             times[f"{way}_cpu"].append(time.process_time() - began[1])
+    apart = {"one_device": _apart(made, few), "all_devices": _apart(made, many), "devices": _apart(few, many)}
     return {**times, "apart": apart, "largest": largest, "traces": stage.traces(), "runs": count}
+
+
+def _apart(some: list[Any], others: list[Any]) -> list[float]:
+    """Greatest difference of any parameter, run by run."""
+    import jax
+    import numpy as np
+
+    return [
+        max(
+            float(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))))
+            for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(other), strict=True)
+        )
+        for mine, other in zip(some, others, strict=True)
+    ]
 
 
 def main() -> None:
