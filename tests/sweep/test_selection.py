@@ -64,12 +64,13 @@ def test_a_folder_holds_one_sweep(tmp_path):
 
 @pytest.mark.parametrize("name", ["frontier", "communication", "heterogeneity", "devices"])
 def test_the_shipped_sweeps_are_dealt_into_pieces(name: str, tmp_path):
-    sweep = load_file(f"configs/sweeps/{name}.py:smoke")
-    open_folder(sweep, str(tmp_path / "s"))
-    pieces = first_pieces(sweep, str(tmp_path / "s"))
-    points = math.prod(len(axis.values) for axis in sweep.axes)
-    assert sum(len(p.points) for p in pieces) == points and 1 <= len(pieces) <= points
-    assert sweep.name == f"{name}_smoke" and load_file(f"configs/sweeps/{name}.py").name == name
+    for variant in ("", ":smoke"):
+        sweep, folder = load_file(f"configs/sweeps/{name}.py{variant}"), str(tmp_path / f"s{variant}")
+        open_folder(sweep, folder)
+        pieces = first_pieces(sweep, folder)
+        points = math.prod(len(axis.values) for axis in sweep.axes)
+        assert sum(len(p.points) for p in pieces) == points and 1 <= len(pieces) <= points
+        assert sweep.name == name + variant.replace(":", "_")
     with pytest.raises(UserError, match="knows no variant"):
         load_file(f"configs/sweeps/{name}.py:smog")
 
