@@ -116,6 +116,7 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("data.partition.site_keep", 0.0),
     ("privacy.noise_bands", 0),
     ("privacy.least_share", 0.0),
+    ("privacy.trial", -1),
     ("privacy.least_share", 1.1),
     ("privacy.randomness", "sytem"),
     ("evaluation.augmentation", "choosen"),

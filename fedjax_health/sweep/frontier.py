@@ -5,141 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 
 from fedjax_health.files import write_text
 from fedjax_health.report.sheet import SPARE_COLOURS, model_colour
+from fedjax_health.sweep.measures import MEASURES, Measure, Shown, interval, number, references, shown, strongest_attack
 from fedjax_health.sweep.plot import Axis, Mark, plot
 from fedjax_health.sweep.results import Results
 from fedjax_health.types import UserError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STYLE = os.path.join(os.path.dirname(HERE), "report", "style.css")
-Figure = tuple[float, float, float, int]  # value, low, high, n
-NOTHING: Figure = (math.nan, math.nan, math.nan, 0)
-
-
-class Measure(NamedTuple):
-    """A quantity of the plots.
-
-    Attributes:
-      key: its name in the code.
-      title: what it is.
-      axis: "ε", "bytes", ...
-      log: whether its axis is logarithmic.
-      better: +1 where more is better, -1 where less is.
-    """
-
-    key: str
-    title: str
-    axis: str
-    log: bool
-    better: int
-
-
-MEASURES = {
-    m.key: m
-    for m in (
-        Measure("epsilon", "Privacy", "ε of the run", True, -1),
-        Measure("auroc", "Utility", "TSTR AUROC", False, 1),
-        Measure("tpr", "Membership", "TPR at 1 % FPR", False, -1),
-        Measure("auc", "Membership", "attack AUC", False, -1),
-        Measure("bytes", "Traffic", "bytes up and down", True, -1),
-        Measure("seconds", "Time", "simulated seconds", True, -1),
-    )
-}
-
-
-class Shown(NamedTuple):
-    """A point of a domain and model as the page shows it.
-
-    Attributes:
-      point: its name.
-      domain, model: which generator.
-      series: colour and name of the line that it belongs to.
-      config: its settings, in words.
-      command: that runs it alone.
-      figures: measure -> figure over its seeds.
-      seeds: N.
-    """
-
-    point: str
-    domain: str
-    model: str
-    series: str
-    config: str
-    command: str
-    figures: dict[str, Figure]
-    seeds: int
-
-
-def strongest_attack(results: Results, domain: str, model: str) -> str | None:
-    """The attack on a generator's published table that succeeds most on average over all points, chosen once for all of
-    them: the best of each point would be too high by chance.
-
-    Args:
-      results: of the sweep.
-      domain, model: the generator.
-    """
-    found = results.lines
-    mine = found[
-        (found["seed"] == -1)
-        & (found["domain"] == domain)
-        & (found["model"] == model)
-        & (found["metric"] == "auc")
-        & found["row"].str.startswith("federated+synthetic:")
-        & ~found["row"].str.endswith(":white-box")
-    ]
-    means = mine.groupby("row")["value"].mean().dropna()
-    return str(means.idxmax()) if len(means) else None
-
-
-def shown(results: Results, settings: Sequence[dict[str, Any]], commands: Sequence[str]) -> list[Shown]:
-    """Every generator of every point that did not fail.
-
-    Args:
-      results: of the sweep.
-      settings: of each point, as `results.settings_of` gives them.
-      commands: of each point.
-    """
-    lines = results.lines
-    pairs = lines[(lines["row"] == "synthetic") & (lines["metric"] == "auroc")][["domain", "model"]].drop_duplicates()
-    varied = [key for key in (settings[0] if settings else {}) if len({str(s[key]) for s in settings}) > 1]
-    found = []
-    for domain, model in pairs.itertuples(index=False):
-        attack = strongest_attack(results, domain, model)
-        for point, own, line in zip(results.points, settings, commands, strict=True):
-            figures = _figures(results, point, domain, model, attack)
-            if figures["auroc"][3]:
-                rest = [
-                    f"{k}={own[k]}"
-                    for k in varied
-                    if k not in ("privacy.epsilon", "privacy.noise_multiplier", "models")
-                ]
-                series = ", ".join([f"{domain} {model}" if len(set(pairs["domain"])) > 1 else model, *rest])
-                text = ", ".join(f"{key}={value}" for key, value in own.items() if value != "")
-                found.append(Shown(point["point"], domain, model, series, text, line, figures, point["seeds"]))
-    return found
-
-
-def _figures(results: Results, point: dict[str, Any], domain: str, model: str, attack: str | None) -> dict[str, Figure]:
-    name = point["point"]
-    spent = point["ledger"]["epsilon_total"]
-    epsilon = math.inf if spent is None else float(spent)
-    both = [results.figure(name, domain, model, "federation", f"bytes {way} in all") for way in ("up", "down")]
-    low = high = math.nan  # the ends of a sum are not the sum of ends
-    traffic = sum(value for value, *_ in both)
-    found = {
-        "epsilon": (epsilon, epsilon, epsilon, 1),
-        "auroc": results.figure(name, domain, model, "synthetic", "auroc"),
-        "bytes": (traffic, low, high, both[0][3]),
-        "seconds": results.figure(name, domain, model, "devices", "simulated time in all (s)"),
-    }
-    for key, metric in (("tpr", "tpr_at_1pct_fpr"), ("auc", "auc")):
-        found[key] = results.figure(name, domain, model, attack, metric) if attack else NOTHING
-    return found
 
 
 def dominating(points: Sequence[tuple[float, float]], better: tuple[int, int]) -> list[bool]:
@@ -153,10 +31,11 @@ def dominating(points: Sequence[tuple[float, float]], better: tuple[int, int]) -
     return [not any(o != p and o[0] >= p[0] and o[1] >= p[1] for o in signed) for p in signed]
 
 
-def panels(every: Sequence[Shown]) -> list[dict[str, Any]]:
+def panels(results: Results, every: Sequence[Shown]) -> list[dict[str, Any]]:
     """The plots: everything against epsilon where that varies, and utility and membership against what a run costs.
 
     Args:
+      results: of the sweep.
       every: points.
     """
     varies = len({p.figures["epsilon"][0] for p in every}) > 1
@@ -174,13 +53,15 @@ def panels(every: Sequence[Shown]) -> list[dict[str, Any]]:
             for p, on in zip(alive, front, strict=True)
         ]
         title = f"{second.axis} against {first.axis}"
+        lines, axes = references(results, alive, second), (Axis(first.axis, first.log), Axis(second.axis, second.log))
         found.append(
             {
                 "title": title,
                 "absent": len(every) - len(alive),
-                "svg": plot(title, marks, Axis(first.axis, first.log), Axis(second.axis, second.log)) if marks else "",
+                "svg": plot(title, marks, *axes, lines) if marks else "",
                 "better": f"better: {'more' if second.better > 0 else 'less'} {second.axis}, "
                 f"{'more' if first.better > 0 else 'less'} {first.axis}",
+                "lines": "; ".join(f"{name} {number(value)}" for name, value in lines),
             }
         )
     return found
@@ -201,23 +82,6 @@ def colours_of(every: Sequence[Shown]) -> dict[str, str]:
 
 
 _COLOURS = ("#0072b2", "#d55e00", "#008a63", "#b5578c", "#7a4fa0", *SPARE_COLOURS, "#2b8fbf")
-
-
-def number(value: float) -> str:
-    """A figure with three digits that count; ∞, and – for what is not known."""
-    if math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        return "∞"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def interval(figure: Figure) -> str:
-    """A figure with its 95 % interval where it has one."""
-    value, low, high, _ = figure
-    if math.isnan(low) or math.isnan(high) or low == high:
-        return number(value)
-    return f"{number(value)} [{number(low)}, {number(high)}]"
 
 
 def _words(p: Shown, x: Measure, y: Measure) -> str:
@@ -270,7 +134,7 @@ def write_frontier(
     page = environment.get_template("frontier.html.j2").render(
         name=name,
         style=style,
-        panels=panels(every),
+        panels=panels(results, every),
         colours=colours_of(every),
         points=every,
         failed=failed,

@@ -112,7 +112,13 @@ def config_of(file: str, settings: Settings, base: Any = None) -> Config:
             node = node.get(section) if isinstance(node, config_dict.ConfigDict) else None
         if not isinstance(node, config_dict.ConfigDict) or last not in node:
             raise UserError(f"unknown config key {key!r} in a sweep of {file}; see configs/base.py for the keys")
-        node[last] = float(value) if isinstance(node[last], float) and isinstance(value, int) else value
+        try:
+            node[last] = float(value) if isinstance(node[last], float) and isinstance(value, int) else value
+        except TypeError as error:
+            kind = "section" if isinstance(node[last], config_dict.ConfigDict) else type(node[last]).__name__
+            raise UserError(
+                f"config key {key!r} is a {kind}, and a sweep of {file} gives {value!r}; mend its axis"
+            ) from error
     config = from_config_dict(raw)
     if set(config.data.domains) & set(checks.STREAMS):
         raise UserError(
@@ -139,7 +145,7 @@ def static_part(config: Config) -> str:
     tree = dataclasses.asdict(config)
     mechanism = config.privacy.mechanism
     drawn = mechanism == "distributed_gaussian"  # its grid is built into the program
-    keys = [] if drawn else list(_OF_RUN)
+    keys: list[str] = [] if drawn else list(_OF_RUN)
     secure = False
     for model in config.models:
         section = tree.get(model)

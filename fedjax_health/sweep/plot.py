@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 520, 340
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 46
+WIDTH, HEIGHT = 400, 290
+LEFT, RIGHT, TOP, BOTTOM = 60, 12, 12, 44
 GAP = 34  # px from the right edge of the finite part to the place of infinity
 INK, SOFT, GRID = "#202124", "#5a5e63", "#e8eaed"
 
@@ -97,21 +97,26 @@ def make_scale(values: Sequence[float], log: bool, start: float, end: float) -> 
     return Scale(low - room, high + room, start, end, log, far)
 
 
-def plot(title: str, marks: Sequence[Mark], x: Axis, y: Axis) -> str:
+def plot(title: str, marks: Sequence[Mark], x: Axis, y: Axis, lines: Sequence[tuple[str, float]] = ()) -> str:
     """The plot, with every mark's words in its title and on its link.
 
     Args:
       title: what it shows, for whoever does not see it.
       marks: at least one.
       x, y: axes.
+      lines: (name, y) to judge the marks by.
     """
     across = make_scale([m.x[0] for m in marks], x.log, LEFT, WIDTH - RIGHT)
-    up = make_scale([v for m in marks for v in m.y[:3]], y.log, HEIGHT - BOTTOM, TOP)
+    up = make_scale([*(v for m in marks for v in m.y[:3]), *(v for _, v in lines)], y.log, HEIGHT - BOTTOM, TOP)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="group" aria-label="{escape(title)}; {len(marks)} points, listed below" '
         f'class="plot">'
     ]
     parts += _axes(across, up, x, y, any(math.isinf(m.x[0]) for m in marks))
+    for name, value in lines:
+        at = up.place(value)
+        parts.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}" stroke="{SOFT}" stroke-dasharray="4 3"/>')
+        parts.append(f'<text x="{LEFT + 4}" y="{at - 4:.1f}" fill="{SOFT}" font-size="11">{escape(name)}</text>')
     for series in dict.fromkeys(m.series for m in marks):
         own = sorted((m for m in marks if m.series == series), key=lambda m: m.x[0])
         path = " ".join(f"{across.place(m.x[0]):.1f},{up.place(m.y[0]):.1f}" for m in own)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow.parquet as pq
 
+from fedjax_health.evaluation.suite import OVERALL_ROWS
 from fedjax_health.files import replacing
 from fedjax_health.sweep.pieces import Piece, result_path
 from fedjax_health.sweep.run_piece import EVERY
@@ -21,6 +22,7 @@ SHOWN = (  # metrics of TensorBoard's tab: those that judge a whole table, and w
     "auroc", "ks_complement", "c2st_auc", "detection_at_1pct_fpr", "auc", "tpr_at_1pct_fpr", "score", "epsilon_total",
     "bytes up in all", "simulated time in all (s)", "training a run (s)",
 )  # fmt: skip
+OTHER_ROWS = ("validation", "run", "federation", "devices", "machine")
 
 
 class Results(NamedTuple):
@@ -29,10 +31,12 @@ class Results(NamedTuple):
     Attributes:
       lines: a figure a line: point, seed (-1 = over all of them), domain, model, row, metric, value, low, high, n.
       points: what each point is, in the order of the pieces: "point", "settings", "seeds", "failed", "ledger", ...
+      index: (point, domain, model, row, metric) -> (value, low, high, n) over its seeds.
     """
 
     lines: pd.DataFrame
     points: list[dict[str, Any]]
+    index: dict[tuple[str, ...], tuple[float, float, float, int]]
 
     def figure(self, point: str, *address: str) -> tuple[float, float, float, int]:
         """(value, low, high, n) over the seeds of a point; NaN and 0 where there is none.
@@ -41,14 +45,19 @@ class Results(NamedTuple):
           point: its name.
           *address: domain, model, row, metric.
         """
-        found = self._index.get((point, *address))
-        return found if found is not None else (math.nan, math.nan, math.nan, 0)
+        return self.index.get((point, *address), (math.nan, math.nan, math.nan, 0))
 
-    @property
-    def _index(self) -> dict[tuple[str, ...], tuple[float, float, float, int]]:
-        whole = self.lines[self.lines["seed"] == EVERY]
-        keys = zip(*(whole[name] for name in ("point", "domain", "model", "row", "metric")), strict=True)
-        return dict(zip(keys, zip(*(whole[name] for name in ("value", "low", "high", "n")), strict=True), strict=True))
+
+def make_results(lines: pd.DataFrame, points: list[dict[str, Any]]) -> Results:
+    """Results whose figures can be looked up.
+
+    Args:
+      lines, points: of Results.
+    """
+    whole = lines[lines["seed"] == EVERY]
+    keys = zip(*(whole[name] for name in ("point", "domain", "model", "row", "metric")), strict=True)
+    figures = zip(*(whole[name] for name in ("value", "low", "high", "n")), strict=True)
+    return Results(lines, points, dict(zip(keys, figures, strict=True)))
 
 
 def read_results(pieces: Sequence[Piece], folder: str) -> Results:
@@ -73,7 +82,7 @@ def read_results(pieces: Sequence[Piece], folder: str) -> Results:
             ) from error
         frames.append(table.to_pandas())
         points += about["points"]
-    return Results(pd.concat(frames, ignore_index=True), points)
+    return make_results(pd.concat(frames, ignore_index=True), points)
 
 
 def text_of(value: Any) -> Any:
@@ -131,24 +140,31 @@ def _epsilon(point: dict[str, Any]) -> float:
 
 
 def write_hparams(results: Results, folder: str) -> None:
-    """One TensorBoard run for each run of the sweep: `tensorboard --logdir FOLDER/hparams`.
+    """A TensorBoard session for each generator of each run: `tensorboard --logdir FOLDER/hparams`.
+
+    The tab has the columns of one session for all, so a figure's name leaves out the generator, which is a setting.
 
     Args:
       results: of `read_results`.
-      folder: of the sweep; a run that is there already is left as it is.
+      folder: of the sweep; a session that is there already is left as it is.
     """
-    lines = results.lines[(results.lines["seed"] != EVERY) & results.lines["metric"].isin(SHOWN)]
+    rows = results.lines["row"]
+    whole = rows.isin(OTHER_ROWS) | rows.isin(OVERALL_ROWS) | rows.str.startswith("federated+synthetic:")
+    lines = results.lines[(results.lines["seed"] != EVERY) & results.lines["metric"].isin(SHOWN) & whole]
     for point, settings in zip(results.points, settings_of(results), strict=True):
         mine = lines[lines["point"] == point["point"]]
-        for seed, run in mine.groupby("seed"):
-            path = os.path.join(folder, "hparams", f"{point['point']}_{seed}")
-            if os.path.isdir(path):
-                continue
-            figures = {
-                f"{domain}/{model}/{row}/{metric}": value
-                for domain, model, row, metric, value in zip(
-                    *(run[name] for name in ("domain", "model", "row", "metric", "value")), strict=True
-                )
-            }
-            with Writer(path) as writer:
-                writer.hparams({**settings, "seed": int(str(seed)), "epsilon": _epsilon(point)}, figures)
+        models = [str(m) for m in mine["model"].unique() if m != "-"]
+        for model in models or ["none"]:  # a training that failed has no figures, and is shown all the same
+            own_lines: Any = mine[mine["model"].isin((model, "-"))]
+            for seed, run in own_lines.groupby("seed"):
+                path = os.path.join(folder, "hparams", f"{point['point']}_{model}_{seed}")
+                if not os.path.isdir(path):
+                    own = {**settings, "generator": model, "seed": int(str(seed)), "epsilon": _epsilon(point)}
+                    with Writer(path) as writer:
+                        writer.hparams(own, _figures(run))
+
+
+def _figures(run: pd.DataFrame) -> dict[str, float]:
+    """Figures of a session; those of marks without a generator have the mark's row in their name, too."""
+    columns = zip(*(run[name] for name in ("domain", "row", "metric", "value")), strict=True)
+    return {f"{domain}/{row}/{metric}".removeprefix("-/"): value for domain, row, metric, value in columns}

@@ -71,16 +71,13 @@ def noisy_scores(results: Results, noise: float, seed: int, rung: int) -> np.nda
       seed: of the sweep.
       rung: number of the rung; each has noise of its own.
     """
-    first = results.lines[results.lines["seed"] == 0]
-
-    def of(point: str, address: tuple[str, ...]) -> float:
-        mine = first[(first["point"] == point) & (first["row"] == address[2]) & (first["metric"] == address[3])]
-        return float(mine["value"].iloc[0]) if len(mine) else -math.inf
+    lines = results.lines[(results.lines["seed"] == 0) & (results.lines["row"] == SCORE[2])]
+    first = dict(zip(zip(lines["point"], lines["metric"], strict=True), lines["value"], strict=True))
 
     normals = rng.host_rng(seed, rng.Stream.EVALUATE, "sweep", str(rung)).standard_normal(len(results.points))
     found = []
     for point, normal in zip(results.points, normals, strict=True):
-        value, influence = of(point["point"], SCORE), of(point["point"], INFLUENCE)
+        value, influence = (first.get((point["point"], address[3]), -math.inf) for address in (SCORE, INFLUENCE))
         found.append(value + noise * influence * normal if math.isfinite(value) else -math.inf)
     return np.asarray(found)
 

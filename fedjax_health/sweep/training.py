@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -53,6 +53,24 @@ class Ran(NamedTuple):
         return {stage: t.rounds for stage, t in self.trained.items()}
 
 
+class Stage(NamedTuple):
+    """One training of all points, compiled.
+
+    Attributes:
+      train: number of the block -> its points' outcome.
+      blocks: points of each block, whose runs fit memory together.
+      reasons: what limits each point's rounds.
+      compile_seconds: to trace and compile.
+      traces: how often the program was traced.
+    """
+
+    train: Callable[[int], Outcome]
+    blocks: list[np.ndarray]
+    reasons: list[str]
+    compile_seconds: float
+    traces: Callable[[], int]
+
+
 def train_points(points: Sequence[Point]) -> list[Ran]:
     """Trains every point's every stage, in the order of the plan.
 
@@ -61,39 +79,52 @@ def train_points(points: Sequence[Point]) -> list[Ran]:
     """
     found = [Ran({}, {}, "", 0.0, 0.0, 0) for _ in points]
     for number in range(len(points[0].plan.releases)):
-        releases = [point.plan.releases[number] for point in points]
-        found = _stage(points, releases, found)
+        name = points[0].plan.releases[number].stage
+        stage = make_stage(points, [point.plan.releases[number] for point in points], found)
+        for block, mine in enumerate(stage.blocks):
+            outcome = stage.train(block)
+            for place, i in enumerate(mine):
+                found[i] = _after(found[i], outcome, place, name, points[i].config.seeds, stage, stage.reasons[i])
+            LOG.info("%s: %d of %d points", name, mine[-1] + 1, len(points))
+        found = [ran._replace(traces=ran.traces + stage.traces()) for ran in found]
     return found
 
 
-def _stage(points: Sequence[Point], releases: Sequence[Release], before: list[Ran]) -> list[Ran]:
-    first, stage, seeds = points[0], releases[0].stage, points[0].config.seeds
-    domain, model = stage.split("/")
-    p, mesh = first.of(domain), make_shadow_mesh()
-    train = build.model_config(model, first.config).train
+def make_stage(points: Sequence[Point], releases: Sequence[Release], before: Sequence[Ran] = ()) -> Stage:
+    """Compiles one training for all points.
+
+    Args:
+      points: of one piece.
+      releases: the same stage of each point's plan.
+      before: what the stages before it left; () = it is the first.
+    """
+    first, seeds, (domain, model) = points[0], points[0].config.seeds, releases[0].stage.split("/")
+    p, mesh, train = first.of(domain), make_shadow_mesh(), build.model_config(model, first.config).train
+    before = before or [Ran({}, {}, "", 0.0, 0.0, 0)] * len(points)
     allowed = [_limit(point, release, ran) for point, release, ran in zip(points, releases, before, strict=True)]
-    block = _block(first, domain, model, len(points), mesh)
-    size = -(-block * seeds // mesh.size) * mesh.size
+    step = _block(first, domain, model, len(points), mesh)
+    size = -(-step * seeds // mesh.size) * mesh.size
     program = make_program(p.parts[model], train.rounds_per_chunk, mesh, side_by_side(size // mesh.size))
     split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
     shared = jax.device_put(p.data._replace(x=jnp.zeros(0)) if p.fitted else p.data, whole)
-    chunk, compile_seconds, after = None, 0.0, []
-    for start in range(0, len(points), block):
-        mine = np.arange(start, min(start + block, len(points)))
-        which = np.resize([i * seeds + s for i in mine for s in range(seeds)], size)
-        runs = jax.device_put(_runs(points, domain, model, which), split)
-        state = program.init(runs.key)
-        if chunk is None:
-            began = time.perf_counter()
-            on = jax.device_put(np.ones(size, bool), split)
-            chunk = program.chunk.lower(state, runs, on, shared).compile()  # pyright: ignore[reportFunctionMemberAccess]
-            compile_seconds = time.perf_counter() - began
-        limits = np.asarray([allowed[i][0] for i in mine])
-        outcome = train_runs(chunk, state, runs, shared, limits, seeds, train, first.plan.formal)
-        for place, i in enumerate(mine):
-            after.append(_after(before[i], outcome, place, stage, seeds, allowed[i][1], compile_seconds))
-        LOG.info("%s: %d of %d runs", stage, len(after) * seeds, len(points) * seeds)
-    return [ran._replace(traces=ran.traces + program.traces()) for ran in after]
+    blocks = [np.arange(start, min(start + step, len(points))) for start in range(0, len(points), step)]
+
+    def runs_in(block: int) -> Runs:
+        which = np.resize([i * seeds + s for i in blocks[block] for s in range(seeds)], size)
+        return jax.device_put(runs_of(points, domain, model, which.tolist()), split)
+
+    runs = runs_in(0)
+    began = time.perf_counter()
+    on = jax.device_put(np.ones(size, bool), split)
+    chunk = program.chunk.lower(program.init(runs.key), runs, on, shared).compile()  # pyright: ignore[reportFunctionMemberAccess]
+    compile_seconds = time.perf_counter() - began
+
+    def run(block: int) -> Outcome:
+        mine = runs if block == 0 else runs_in(block)
+        limits = np.asarray([allowed[i][0] for i in blocks[block]])
+        return train_runs(chunk, program.init(mine.key), mine, shared, limits, seeds, train, first.plan.formal)
+
+    return Stage(run, blocks, [reason for _, reason in allowed], compile_seconds, program.traces)
 
 
 def _limit(point: Point, release: Release, ran: Ran) -> tuple[int, str]:
@@ -104,8 +135,14 @@ def _limit(point: Point, release: Release, ran: Ran) -> tuple[int, str]:
     return round_limit(release.rounds, point.plan.epsilon_table(release, ran.done), budget)
 
 
-def _runs(points: Sequence[Point], domain: str, model: str, which: np.ndarray) -> Runs:
-    """Some runs of a stage, by number: run r is seed r % seeds of point r // seeds."""
+def runs_of(points: Sequence[Point], domain: str, model: str, which: Sequence[int]) -> Runs:
+    """Some runs of a stage.
+
+    Args:
+      points: of one piece.
+      domain, model: the stage.
+      which: numbers; run r is seed r % seeds of point r // seeds.
+    """
     config, first = points[0].config, points[0].of(domain)
     seeds = config.seeds
 
@@ -116,7 +153,7 @@ def _runs(points: Sequence[Point], domain: str, model: str, which: np.ndarray) -
         drawn = noise_seed(config.seed, point.config.privacy.trial)
         return Runs(training_keys(BY_SEED, drawn, f"{domain}/{model}", seeds), hyper, jnp.asarray(p.include))
 
-    each = {i: of(points[i]) for i in np.unique(which // seeds)}
+    each = {i: of(points[i]) for i in dict.fromkeys(r // seeds for r in which)}
     rows = [jax.tree.map(lambda leaf, s=r % seeds: leaf[s], each[r // seeds]) for r in which]
     runs = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
     if not first.fitted:
@@ -144,7 +181,7 @@ def _free_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
-def _after(ran: Ran, outcome: Outcome, place: int, stage: str, seeds: int, reason: str, compile_seconds: float) -> Ran:
+def _after(ran: Ran, outcome: Outcome, place: int, name: str, seeds: int, stage: Stage, reason: str) -> Ran:
     """A point's results with those of one more stage."""
     mine, done, seconds = (
         slice(place * seeds, (place + 1) * seeds),
@@ -152,12 +189,12 @@ def _after(ran: Ran, outcome: Outcome, place: int, stage: str, seeds: int, reaso
         outcome.seconds[:, place],
     )
     ran = ran._replace(
-        seconds=ran.seconds + float(seconds.sum()), compile_seconds=ran.compile_seconds + compile_seconds
+        seconds=ran.seconds + float(seconds.sum()), compile_seconds=ran.compile_seconds + stage.compile_seconds
     )
     if ran.failed or outcome.failed[place]:
-        return ran._replace(failed=ran.failed or f"stage {stage!r} {outcome.failed[place]}")
+        return ran._replace(failed=ran.failed or f"stage {name!r} {outcome.failed[place]}")
     state: Any = jax.tree.map(lambda leaf: leaf[mine], outcome.state)
-    metrics = {name: value[mine, :done] for name, value in outcome.metrics.items()}
+    metrics = {key: value[mine, :done] for key, value in outcome.metrics.items()}
     reason = "converged" if outcome.converged[place] else reason
-    trained = Trained(state, done, reason, compile_seconds, seconds[seconds > 0])
-    return ran._replace(trained={**ran.trained, stage: trained}, metrics={**ran.metrics, stage: metrics})
+    trained = Trained(state, done, reason, stage.compile_seconds, seconds[seconds > 0])
+    return ran._replace(trained={**ran.trained, name: trained}, metrics={**ran.metrics, name: metrics})

@@ -1,0 +1,94 @@
+"""A sweep of 32 runs (8 noise multipliers x 4 seeds) in one program, against the same runs one by one.
+
+`python -m benchmarks.sweep [--quick] [--out FILE] [--passes 3]`. A run is a VAE on 300 simulated devices, 100 rounds of 40.
+Found are: compilations of the program; the greatest difference of any parameter to the run alone, which
+`train.loop.make_train` trains on one device (where numbers are summed in the same order) and over all (as `launch.main`
+would), median and range over the runs; seconds of all runs once compiled, both ways in turn, on the clock and of CPU, which
+a busy machine moves less; and the time of whole processes, data and accounting included: one that makes all runs, and 32
+that make one each, of which the first compiles and the others load what it left in the persistent cache. Of the 32 three are
+run in a pass: the first, and two whose median is counted 31 times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from typing import Any
+
+from benchmarks import report, work
+from benchmarks.shadow_attacks import child
+
+PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "dp-accounting")
+WORLD = "benchmarks.sweep_world"
+RUNS = 32
+CLOSE = 1e-6
+APART = {
+    "one_device": "to the run alone on one device",
+    "all_devices": "to the run alone over all devices",
+    "devices": "run alone on one device and over all",
+}
+
+
+def processes(quick: bool, passes: int) -> list[dict[str, Any]]:
+    """Whole processes, each kind with a cache of its own that starts empty."""
+    flags = ("--quick",) if quick else ()
+    all_in_one, in_all = [], []
+    for _ in range(passes):
+        with tempfile.TemporaryDirectory() as cache:
+            all_in_one.append(child(WORLD, "together", *flags, cache=cache)["seconds"])
+        with tempfile.TemporaryDirectory() as cache:
+            first, *others = (child(WORLD, "alone", *flags, cache=cache)["seconds"] for _ in range(3))
+            in_all.append(first + (RUNS - 1) * statistics.median(others))
+    many = f"{RUNS} processes, of which 3 were run and two counted for the others"
+    return [
+        report.make_result(many, in_all, "s"),
+        report.make_result("one process of all runs", all_in_one, "s", many, in_all),
+    ]
+
+
+def results(quick: bool, passes: int) -> tuple[list[dict[str, Any]], str]:
+    """All figures, and the device in words.
+
+    Args:
+      quick: shorter trainings, three repeats, one pass.
+      passes: of the whole processes.
+    """
+    found = child(WORLD, "steady", *(("--quick",) if quick else ()))
+    one_by_one = f"{found['runs']} runs one by one, compiled"
+    cpu = f"{one_by_one}: CPU"
+    rows = [
+        report.make_result("compilations of the program of all runs", [float(found["traces"])], "compilations"),
+        *(
+            report.make_result(f"greatest difference of a parameter, {what}", found["apart"][name], "absolute")
+            for name, what in APART.items()
+        ),
+        *(
+            report.make_result(
+                f"runs within {CLOSE:g}, {what}", [sum(v <= CLOSE for v in found["apart"][name])], "runs"
+            )
+            for name, what in APART.items()
+        ),
+        report.make_result("greatest parameter", [found["largest"]], "absolute"),
+        report.make_result(one_by_one, found["alone"], "s"),
+        report.make_result("all runs in one program, compiled", found["together"], "s", one_by_one, found["alone"]),
+        report.make_result(cpu, found["alone_cpu"], "s of CPU"),
+        report.make_result("all runs in one program: CPU", found["together_cpu"], "s of CPU", cpu, found["alone_cpu"]),
+    ]
+    return rows + processes(quick, passes), f"{found['devices']} x {found['kind']}"
+
+
+def main() -> None:
+    """Measures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="shorter trainings, fewer repeats")
+    parser.add_argument("--out", help="file for the JSON object")
+    parser.add_argument("--passes", type=int, default=0, help="of the whole processes (default 3; 1 if quick)")
+    args = parser.parse_args()
+    rows, devices = results(args.quick, args.passes or (1 if args.quick else 3))
+    device = f"{report.host()}; JAX on {devices}"
+    report.finish(report.make_report("sweep", device, work.versions(*PACKAGES), rows), args.out)
+
+
+if __name__ == "__main__":
+    main()
