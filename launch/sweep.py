@@ -16,7 +16,7 @@ from absl import flags
 from launch.command import run_command
 from launch.machine import use_all_cores
 
-ENGINES = ("local",)
+ENGINES = ("local", "ray")
 
 
 def _flags() -> flags.FlagValues:
@@ -27,6 +27,8 @@ def _flags() -> flags.FlagValues:
         "workdir", None, "Folder, by default runs/sweeps/<name>; the same again goes on.", flag_values=own
     )
     flags.DEFINE_string("engine", "local", f"Who runs the pieces: {', '.join(ENGINES)}.", flag_values=own)
+    flags.DEFINE_integer("cpus_a_worker", 0, "Ray: cores of a worker; 0 = all of a host.", flag_values=own)
+    flags.DEFINE_string("address", "", "Ray: a running cluster, HOST:PORT or auto; none = here.", flag_values=own)
     flags.DEFINE_bool("list", False, "Shows the pieces, and runs none.", flag_values=own)
     flags.DEFINE_integer("piece", None, "Runs this piece of the list alone, from 0; no table.", flag_values=own)
     flags.DEFINE_bool("help", False, "Shows this.", flag_values=own)
@@ -51,15 +53,20 @@ def _sweep(given: dict[str, Any]) -> str:
     from fedjax_health.sweep.engines.local import run_local
 
     folder = given["workdir"] or os.path.join("runs", "sweeps", sweep.name)
+    engine = run_local
+    if given["engine"] == "ray":
+        from fedjax_health.sweep.engines.ray import make_ray
+
+        engine = make_ray(given["cpus_a_worker"], given["address"])
     if not given["list"] and given["piece"] is None:
-        return run_sweep.run_sweep(sweep, folder, run_local)
+        return run_sweep.run_sweep(sweep, folder, engine)
     run_sweep.open_folder(sweep, folder)
     found = run_sweep.first_pieces(sweep, folder)
     if given["list"]:
         return _listed(found, folder)
     if not 0 <= given["piece"] < len(found):
         raise UserError(f"--piece={given['piece']} is not one of the {len(found)} pieces; give 0 to {len(found) - 1}")
-    run_local([found[given["piece"]]], folder)
+    engine([found[given["piece"]]], folder)
     return pieces.result_path(found[given["piece"]], folder)
 
 
