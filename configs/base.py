@@ -221,7 +221,7 @@ def get_config() -> Any:
                 "rivals": (),
                 "augmentation": "fixed",
                 "real_fractions": (1.0,),
-                "controls": ("class-weights", "random-oversampling", "smote", "real+balanced"),
+                "controls": ("class-weights", "random-oversampling", "smote"),
             },
             "attacks": {"shadows": 0, "shadow_targets": 1_000, "update_rounds": 0, "generators": 0},
         },

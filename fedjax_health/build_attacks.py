@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fedjax_health.attacks.attribute_inference import make_attribute_inference
 from fedjax_health.attacks.base import Attack
 from fedjax_health.attacks.disclosure import Disclosure
+from fedjax_health.attacks.distances import remembered
 from fedjax_health.attacks.domias import make_domias
 from fedjax_health.attacks.gan_leaks import make_gan_leaks
 from fedjax_health.attacks.inference import make_inference
@@ -17,14 +18,6 @@ from fedjax_health.attacks.monte_carlo import make_monte_carlo
 from fedjax_health.attacks.nearest_synthetic import make_nearest_synthetic
 from fedjax_health.attacks.singling_out import make_singling_out
 
-ATTACKS: dict[str, Callable[[], Attack]] = {
-    "loss-threshold": make_loss_threshold,
-    "gan-leaks": make_gan_leaks,
-    "nearest-synthetic": make_nearest_synthetic,
-    "monte-carlo": make_monte_carlo,
-    "logan": make_logan,
-    "domias": make_domias,
-}
 DISCLOSURES: dict[str, Callable[[], Disclosure]] = {
     "singling-out": make_singling_out,
     "linkability": make_linkability,
@@ -34,8 +27,17 @@ DISCLOSURES: dict[str, Callable[[], Disclosure]] = {
 
 
 def make_attacks() -> dict[str, Attack]:
-    """Membership attacks of a run, by name."""
-    return {name: make() for name, make in ATTACKS.items()}
+    """Membership attacks of a run, by name; those that ask for the same distances share them."""
+    distance = remembered()
+    attacks = (
+        make_loss_threshold(),
+        make_gan_leaks(distance),
+        make_nearest_synthetic(distance),
+        make_monte_carlo(),
+        make_logan(),
+        make_domias(),
+    )
+    return {attack.name: attack for attack in attacks}
 
 
 def make_disclosures() -> dict[str, Disclosure]:

@@ -200,10 +200,11 @@ def membership_tables(
     points: list[tuple[str, str, str, float, float]] = []
     asked: list[tuple[str, str, Callable[[Table, int], np.ndarray]]] = []  # model, row, (records, seed) -> scores
 
+    # an attack that fits something fits it once for both sides, and several that ask for the same distances see the same arrays
+    both = [Table(*(np.concatenate(pair) for pair in zip(*sides, strict=True))) for sides in targets]
+
     def score_both(score: Callable[[Table, int], np.ndarray], s: int) -> list[np.ndarray]:
-        # an attack that fits something fits it once for both sides
-        both = Table(*(np.concatenate(pair) for pair in zip(*targets[s], strict=True)))
-        return np.split(score(both, s), [len(targets[s].member.label)])
+        return np.split(score(both[s], s), [len(targets[s].member.label)])
 
     def run(attack: Attack, published: Callable[[int], Published], *names: str) -> Callable[[Table, int], np.ndarray]:
         def score(table: Table, s: int) -> np.ndarray:
@@ -220,9 +221,9 @@ def membership_tables(
     for subject in subjects:
         fitted = fits.by_row[subject.name, "synthetic"]
         asked.append((subject.name, f"model-on-synthetic:{loss.name}", run(loss, on_classifier(fitted), subject.name)))
+        seen = [Table(*(column[: subject.published] for column in t)) for t in subject.tables]
         for attack in attacks.values():
             if attack is not loss:
-                seen = [Table(*(column[: subject.published] for column in t)) for t in subject.tables]
                 score = run(attack, lambda s, seen=seen: Published(seen[s], reference, None), subject.name)
                 asked.append((subject.name, f"federated+synthetic:{attack.name}", score))
         asked.append((subject.name, f"federated+synthetic:{WHITE_BOX}", subject.score))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from fedjax_health.attacks.base import Published, public_space
+from fedjax_health.attacks.distances import remembered, to_nearest
 from fedjax_health.attacks.domias import make_domias
 from fedjax_health.attacks.gan_leaks import make_gan_leaks
 from fedjax_health.attacks.logan import make_logan
@@ -25,6 +28,42 @@ SCHEMA = Schema(
     ),
 )
 TABLE_ATTACKS = [make_gan_leaks(), make_nearest_synthetic(), make_monte_carlo(), make_logan(), make_domias()]
+
+
+def test_distances_are_computed_once_for_the_same_arrays_and_by_nobody_else():
+    asked = []
+
+    def count(records, table, schema):
+        asked.append((len(records.label), len(table.label)))
+        return to_nearest(records, table, schema)
+
+    distance, records, first, second = remembered(count), draw(1), draw(2), draw(3, 300)
+    attacks = [make(distance) for make in (make_gan_leaks, make_nearest_synthetic)]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [
+            pool.submit(attack.score, Published(table, second, None), records, SCHEMA, np.random.default_rng(0))
+            for attack in attacks
+            for table in (first, second)
+        ]
+        shared = [job.result() for job in jobs]
+    assert sorted(asked) == [(400, 300), (400, 400)]  # the reference is the second table
+    plain = [
+        attack.score(Published(table, second, None), records, SCHEMA, np.random.default_rng(0))
+        for attack in (make_gan_leaks(), make_nearest_synthetic())
+        for table in (first, second)
+    ]
+    np.testing.assert_array_equal(shared, plain)
+    equal = Table(*(column.copy() for column in records))
+    distance(equal, first, SCHEMA)
+    assert len(asked) == 3
+
+    def fail(records, table, schema):
+        raise ValueError("no distance")
+
+    broken = remembered(fail)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no distance"):
+            broken(records, first, SCHEMA)
 
 
 def draw(seed: int, m: int = 400) -> Table:
