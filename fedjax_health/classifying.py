@@ -7,9 +7,11 @@ from jax.sharding import Mesh
 
 from fedjax_health import build, rng
 from fedjax_health.config import Config
+from fedjax_health.data.domain import Domain
 from fedjax_health.evaluation import suite
 from fedjax_health.evaluation.controls import WEIGHTED
 from fedjax_health.evaluation.downstream import Downstream, make_downstream, view_population
+from fedjax_health.models.base import Classifier
 from fedjax_health.models.classifier import balanced_weights, make_classifier
 from fedjax_health.prepared import Prepared
 from fedjax_health.train.stage import federation_keys
@@ -27,6 +29,17 @@ def make_setting(config: Config, p: Prepared, promise: tuple[float, float] | Non
     return suite.Setting(p.domain, include, config.evaluation, config.seed, promise)
 
 
+def make_classifier_of(config: Config, domain: Domain) -> Classifier:
+    """The classifier of a domain, untrained.
+
+    Args:
+      config: the run.
+      domain: its records.
+    """
+    c, classes = config.classifier, domain.schema.num_classes
+    return make_classifier(domain.encoder.layout.dim, classes, c.hidden, c.dense, c.loss, c.focal_gamma)
+
+
 def make_downstream_of(config: Config, p: Prepared, setting: suite.Setting, mesh: Mesh) -> Downstream:
     """The federated training of a domain's classifier.
 
@@ -37,8 +50,7 @@ def make_downstream_of(config: Config, p: Prepared, setting: suite.Setting, mesh
       mesh: devices.
     """
     domain, c = p.domain, config.classifier
-    classes = domain.schema.num_classes
-    classifier = make_classifier(domain.encoder.layout.dim, classes, c.hidden, c.dense, c.loss, c.focal_gamma)
+    classifier = make_classifier_of(config, domain)
     shared = domain._replace(population=view_population(domain.train, setting.include.shape[1]))
     parts = build.build_parts(classifier, shared, c.train, config, mesh, published=False)
     keys = federation_keys(rng.named_seed(config.seed, domain.name, "classifier"), config.seeds)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from fedjax_health import build, rng
-from fedjax_health.classifying import make_downstream_of
+from fedjax_health.classifying import make_classifier_of, make_downstream_of
 from fedjax_health.config import Config
 from fedjax_health.evaluation import suite
 from fedjax_health.evaluation.anomaly import fit_anomaly
 from fedjax_health.evaluation.controls import ANOMALY, MOST_ROWS, TREES, Predict, fit_boosted, fit_controls
 from fedjax_health.evaluation.downstream import Downstream, make_trainer, view_population
+from fedjax_health.evaluation.on_device import BATCHES, device_rows
 from fedjax_health.models.anomaly import make_anomaly
 from fedjax_health.prepared import Prepared
 from fedjax_health.train.stage import federation_keys
-from fedjax_health.types import Table
+from fedjax_health.types import Row, Table
 
 
 def fit_classifiers(
@@ -40,6 +43,20 @@ def fit_classifiers(
     if p.domain.task != "detection":
         return fits
     return fits._replace(detectors=fit_detectors(config, p, setting, subjects, mesh, downstream))
+
+
+def detector_costs(config: Config, p: Prepared, fits: suite.Fits) -> list[Row]:
+    """What the detector asks of a device for each flow: size, operations, time here, predicted time and energy there.
+
+    Args:
+      config: the run.
+      p: the domain, a detection.
+      fits: of `fit_classifiers`; the detector of the first seed that was trained on real records is measured.
+    """
+    domain = p.domain
+    mine = jax.tree.map(lambda leaf: leaf[0], fits.by_row["-", "real"].released)
+    flows = np.resize(domain.test.values, (max(BATCHES), len(domain.schema.inputs)))
+    return device_rows(domain.name, make_classifier_of(config, domain), mine, domain.encoder, flows)
 
 
 def fit_detectors(

@@ -17,7 +17,7 @@ from fedjax_health.build_attacks import make_attacks, make_disclosures
 from fedjax_health.classifying import make_setting
 from fedjax_health.config import Config
 from fedjax_health.data.representation import encode_table
-from fedjax_health.detectors import fit_classifiers
+from fedjax_health.detectors import detector_costs, fit_classifiers
 from fedjax_health.devices.round import METRICS
 from fedjax_health.evaluation import central, copying, curves, efficiency, fairness, subgroup_risk, suite, tasks
 from fedjax_health.evaluation.disclosure import disclosure_rows
@@ -102,6 +102,8 @@ def evaluate(
     rows["similarity"] += copying.copying_rows(setting, subjects, rivals)
     rows["utility"] += useful + central.central_rows(setting, subjects, rivals, fits)
     rows["detection"] += detected + single_feature_rows(setting)
+    if domain.task == "detection":
+        rows["efficiency"] += detector_costs(config, p, fits)
     rows["fairness"] += fairness.size_rows(domain.name, domain.test, domain.schema)
     rows["fairness"] += fair + suite.shift_rows(setting, subjects) + subgroup_risk.risk_rows(setting, attacked)
     rows["membership"] += member

@@ -29,6 +29,26 @@ NEVER = 1e300  # stands for infinity where quantiles are interpolated
 LONGEST_PAUSE = 5  # benign flows inside a campaign; one of five is benign, so that more are 0.03 %
 
 
+FIGURES = (
+    "alerts_per_day",
+    "false_alerts_per_day",
+    "false_alerts_per_1000_benign",
+    "campaigns_seen",
+    "seen_at_once",
+    "flows_to_alert_median",
+    "flows_to_alert_p90",
+    "seconds_to_alert_median",
+    "seconds_to_alert_p90",
+)  # a row may add "[<kind of device or attack>]"
+
+
+def is_stream(schema: Schema) -> bool:
+    """Whether a domain's flows stand in time order and say what kind of device they are of, as simulated logs do."""
+    names = {c.name: c for c in schema.inputs}
+    kinds = names["device_class"].categories if "device_class" in names else ()
+    return "duration" in names and bool(kinds) and set(kinds) <= set(FLOWS_PER_DAY)
+
+
 class Campaigns(NamedTuple):
     """Attacks of one type over a run of flows of one device, C of them.
 

@@ -17,7 +17,7 @@ from fedjax_health.federation_config import TrainConfig
 from fedjax_health.models.base import Classifier
 from fedjax_health.models.classifier import WEIGHTS
 from fedjax_health.train.loop import make_hyper, make_train, run_rounds
-from fedjax_health.types import Array, Hyper, Table
+from fedjax_health.types import Array, Hyper, Params, Table
 
 VIEWS = ("real", "synthetic", "real+synthetic")
 
@@ -28,10 +28,12 @@ class Fitted(NamedTuple):
     Attributes:
       probabilities: (table, seed index) -> f64[M, L].
       loss: (table, seed index) -> f64[M], cross-entropy in nats.
+      released: their parameters, leading axis N; None where the classifier is chosen seed by seed.
     """
 
     probabilities: Callable[[Table, int], np.ndarray]
     loss: Callable[[Table, int], np.ndarray]
+    released: Params | None = None
 
 
 class Downstream(NamedTuple):
@@ -155,6 +157,6 @@ def make_downstream(
         def loss(table: Table, seed: int) -> np.ndarray:
             return -log_probability(table, seed)[np.arange(len(table.label)), table.label]
 
-        return Fitted(lambda table, seed: np.exp(log_probability(table, seed)), loss)
+        return Fitted(lambda table, seed: np.exp(log_probability(table, seed)), loss, released)
 
     return Downstream(fit, fit_mixtures, trainer.at, trainer.traces)

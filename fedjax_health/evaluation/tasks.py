@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedjax_health import rng
-from fedjax_health.evaluation import augmentation, detection, fairness, paired, utility
+from fedjax_health.evaluation import alerts, augmentation, detection, fairness, paired, utility
 from fedjax_health.evaluation.bootstrap import client_intervals, rows_with_intervals
 from fedjax_health.evaluation.calibration import calibration_figures
 from fedjax_health.evaluation.controls import BALANCED, SMOTED, Predict
@@ -210,4 +210,9 @@ def task_rows(setting: Setting, fits: Fits) -> tuple[list[Row], list[Row], list[
             )  # fmt: skip
     if domain.task == "detection":
         tables[1].extend(device_rows(setting, judges))
+        first = judges[0].get(("-", "real"))
+        if first is not None and alerts.is_stream(domain.schema):
+            generator = setting.generator(rng.Stream.EVALUATE, "alerts")
+            alarm = first.alarm >= first.point
+            tables[1].extend(alerts.alert_rows(domain.name, "real", domain.schema, domain.test, alarm, generator))
     return tables

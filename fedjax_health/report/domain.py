@@ -85,6 +85,7 @@ def _grids(mine: Mapping[str, Sequence[Row]], columns: Mapping[str, Mapping[str,
         "added": layout.added([*mine["utility"], *mine["detection"]]),
         "types": layout.types(mine["detection"]),
         "alone": layout.single_features(mine["detection"]),
+        "alerts": layout.stream_alerts(mine["detection"]),
         "membership": layout.membership(mine["membership"]),
         "costs": layout.costs(mine["efficiency"]),
     }

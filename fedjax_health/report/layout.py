@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fedjax_health.evaluation import collapse, copying
+from fedjax_health.evaluation import alerts, collapse, copying
 from fedjax_health.report import labels, tables
 from fedjax_health.report.paper import paper_line, with_paper
 from fedjax_health.types import Row
@@ -44,7 +44,13 @@ def copying_signs(rows: Sequence[Row]) -> tables.Grid:
 
 def trained(rows: Sequence[Row]) -> tables.Grid:
     """Table 2 or 4: quality of classifiers, without what stands in grids of its own (by type, gains, rows added, columns)."""
-    return plain([r for r in rows if not ("[" in r.metric or r.metric.endswith("_gain") or r.metric == ALONE)])
+    apart = (ALONE, *alerts.FIGURES)
+    return plain([r for r in rows if not ("[" in r.metric or r.metric.endswith("_gain") or r.metric in apart)])
+
+
+def stream_alerts(rows: Sequence[Row]) -> tables.Grid:
+    """What an operator would see: alerts a day, and how long a campaign goes on unseen."""
+    return plain([r for r in rows if r.metric in alerts.FIGURES])
 
 
 def single_features(rows: Sequence[Row]) -> tables.Grid:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedjax_health.data.nsl_kdd import SCHEMA as NSL_KDD
 from fedjax_health.data.threats import THREATS
 from fedjax_health.evaluation.alerts import (
     FLOWS_PER_DAY,
@@ -12,6 +13,7 @@ from fedjax_health.evaluation.alerts import (
     alert_rows,
     alerts_of,
     campaigns_of,
+    is_stream,
     start_seconds,
     time_figures,
 )
@@ -37,6 +39,10 @@ def test_an_alert_needs_alarms_of_the_same_device():
     assert alerts_of(alarm, client, 2, 3).tolist() == [False, False, True, True, False, False, False, False]
     assert alerts_of(alarm, client, 2, 2).tolist() == [False, False, False, True, False, False, False, False]
     assert alerts_of(alarm, client, 2, 4).tolist() == [False, False, True, True, False, False, False, True]
+
+
+def test_only_logs_that_say_their_kind_of_device_are_a_stream():
+    assert is_stream(THREATS) and not is_stream(NSL_KDD)
 
 
 def test_flows_of_a_kind_begin_at_equal_distances():

@@ -53,7 +53,7 @@ def test_rows_agree_with_one_another_and_with_the_count_by_hand():
     assert hand == 2 * (encoder.layout.dim * 32 + 32 * 16 + 16 * 2) + 32 + 16 + 2
     for batch in (1, 256):  # beside the layers: the encoding, the activations, the softmax
         assert hand <= found["detector", f"FLOPs a flow, batch {batch}"] <= 1.3 * hand
-        assert found["detector", f"µs a flow, batch {batch}"] > 0
+        assert found["machine", f"µs a flow, batch {batch}"] > 0
     flops = found["detector", "FLOPs a flow, batch 1"]
     assert found["wearable on BLE", "predicted µs a flow"] == pytest.approx(1e6 * flops / 32e6)
     assert found["hospital gateway", "predicted µJ a flow"] == pytest.approx(1e6 * flops * 1e-9)

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from fedjax_health import config as configuration
 from fedjax_health.data import schema, table
+from fedjax_health.evaluation import alerts
 from fedjax_health.evaluation.central import SHOWN
 from fedjax_health.evaluation.rows import read_rows
 from fedjax_health.train import metrics
@@ -205,6 +206,8 @@ def test_smoke_run_makes_every_file(tmp_path):
     for name in ("similarity", "utility", "membership", "efficiency", "disclosure"):
         assert {(r.domain, r.model) for r in rows[name]} >= set(stages), name
     assert {(r.domain, r.model) for r in rows["detection"]} >= {("threats", m) for m in ("vae", "wgan_gp")}
+    assert {r.metric for r in rows["detection"] if r.row == "real"} >= {*alerts.FIGURES, "detection_at_1pct_fpr"}
+    assert {r.row for r in rows["efficiency"] if r.model == "detector"} >= {"detector", "machine"}
     assert {r.row for r in rows["utility"]} >= {"real", "synthetic", "real+synthetic"}
     assert {r.row for r in rows["similarity"]} >= {"real-vs-real", "independent-marginals", "gaussian-copula"}
     assert {r.row.split(":")[0] for r in rows["membership"]} == {
