@@ -215,7 +215,7 @@ def test_the_run_makes_its_histogram_with_the_noise_that_it_accounts_for(monkeyp
     monkeypatch.setattr(prepare, "noisy_class_shares", lambda *given: seen.append(given[3]) or np.ones(2, np.float32))
     monkeypatch.setattr(prepare.build, "build_domain", lambda name, config: toy.domain())
     for mechanism in ("central_gaussian", "none"):
-        privacy = types.SimpleNamespace(mechanism=mechanism, prior_noise_multiplier=20.0)
+        privacy = types.SimpleNamespace(mechanism=mechanism, prior_noise_multiplier=20.0, trial=0)
         data = types.SimpleNamespace(audit_fraction=0.2)
         config: Any = types.SimpleNamespace(
             data=data, privacy=privacy, seed=0, seeds=2, models=(), representation="public"

@@ -118,7 +118,7 @@ def test_the_run_takes_local_shares_for_local_noise_only(monkeypatch):
     )
     monkeypatch.setattr(prepare.build, "build_domain", lambda name, config: toy.domain())
     for mechanism in ("local_gaussian", "central_gaussian", "record_gaussian"):
-        privacy = types.SimpleNamespace(mechanism=mechanism, prior_noise_multiplier=4.0)
+        privacy = types.SimpleNamespace(mechanism=mechanism, prior_noise_multiplier=4.0, trial=0)
         data = types.SimpleNamespace(audit_fraction=0.2)
         config: Any = types.SimpleNamespace(
             data=data, privacy=privacy, seed=0, seeds=1, models=(), representation="public"
