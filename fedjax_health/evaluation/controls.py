@@ -28,9 +28,8 @@ WEIGHTED, OVERSAMPLED, SMOTED, COPULA = "class-weights", "random-oversampling", 
 BALANCED = "real+balanced"  # of a generator: as many rows of each attack as the three above add
 ANOMALY, TREES = "anomaly (benign only)", "boosted-trees"
 MOST_ROWS = 10_000  # that boosted trees are fitted to, of whole clients
-MOST_MADE = (
-    10_000  # rows of a class that SMOTE or a copula makes, to bound its time; where more are dealt, they come again
-)
+# rows of a class that SMOTE or a copula makes, to bound its time; where more are dealt, they come again
+MOST_MADE = 10_000
 Predict: TypeAlias = Callable[[Table, int], np.ndarray]  # (records, seed) -> f64[M, L], as `detection_figures` takes it
 
 
