@@ -13,8 +13,7 @@ from fedjax_health.evaluation import curves
 from fedjax_health.evaluation.foreign import Case, some_rows
 from fedjax_health.evaluation.foreign_utility import Fits
 from fedjax_health.evaluation.half_samples import FEWEST, HALVES, spread_interval
-from fedjax_health.evaluation.membership import FPRS, SUCCESS, client_scores, membership_figures
-from fedjax_health.evaluation.rows import proportion_interval
+from fedjax_health.evaluation.membership import FPRS, SUCCESS, client_scores, membership_figures, tpr_interval
 from fedjax_health.evaluation.utility import NAN, balanced_threshold
 from fedjax_health.types import Row, Table
 
@@ -48,7 +47,7 @@ def attack_rows(
 
     Returns:
       auc; balanced_accuracy and "success (%)" with thresholds chosen on the other half of the targets; both with intervals by
-      halves of the targets, n = n1 + n0. tpr_at_1pct_fpr and tpr_at_0p1pct_fpr with Clopper-Pearson intervals, n = n1; NaN with
+      halves of the targets, n = n1 + n0. tpr_at_1pct_fpr and tpr_at_0p1pct_fpr with the intervals of `tpr_interval`, n = n1; NaN with
       fewer than 1,000 and 10,000 non-members. All NaN where a side has fewer than 10, or a score is not finite.
     """
     few = min(len(member), len(outsider)) < FEWEST or not np.isfinite([*member, *outsider]).all()
@@ -69,7 +68,7 @@ def attack_rows(
     found = membership_figures(row, member, outsider)
     for metric in FPRS:
         rate = NAN if few else found[row, metric]
-        interval = (NAN, NAN) if np.isnan(rate) else proportion_interval(round(rate * len(member)), len(member))
+        interval = (NAN, NAN) if np.isnan(rate) else tpr_interval(member, outsider, FPRS[metric])
         rows.append(Row(domain, model, row, metric, rate, *interval, len(member)))
     return rows
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 from fedjax_health.evaluation.detection import rate_at_fpr
@@ -85,6 +86,39 @@ def _tpr_figures(member: np.ndarray, nonmember: np.ndarray) -> dict[str, float]:
     return {metric: rate_at_fpr(*pair, f) if resolved[metric] else NAN for metric, f in FPRS.items()}
 
 
+def tpr_interval(
+    member_scores: np.ndarray, nonmember_scores: np.ndarray, fpr: float, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the true-positive rate at a false-positive rate whose threshold is itself an estimate.
+
+    The threshold t with P(non-member > t) = f lies between two order statistics of the n0 non-members, since their number above
+    it is Binomial(n0, f); the rate above either is Clopper-Pearson's of the n1 members. Both hold together with probability
+    √level · √level, for members and non-members are independent samples.
+
+    Args:
+      member_scores: f64[n1], higher = called a member.
+      nonmember_scores: f64[n0].
+      fpr: f, in (0, 1).
+      level: coverage, at least, where all n1 + n0 targets are independent of each other and scores have no ties.
+
+    Returns:
+      (low, high); (0, 1) without members. The upper end of the threshold is the largest non-member's score, and the lower end of
+      the rate no better than that, where n0 is too small to bound it.
+
+    Source: David and Nagaraja (2003), Order Statistics, section 7.1; Clopper and Pearson (1934), Biometrika 26(4).
+    """
+    each = math.sqrt(level)
+    n0, n1 = len(nonmember_scores), len(member_scores)
+    tail = (1 - each) / 2
+    # between `fewest` and `most` non-members lie above the true threshold, with probability `each` at least
+    fewest, most = (int(scipy.stats.binom.ppf(q, n0, fpr)) for q in (tail, 1 - tail))
+    falling = np.sort(np.asarray(nonmember_scores, np.float64))[::-1]
+    strict, loose = falling[fewest] if fewest < n0 else -np.inf, falling[most] if most < n0 else -np.inf
+    low = proportion_interval(int(np.sum(member_scores > strict)), n1, each)[0]
+    high = proportion_interval(int(np.sum(member_scores >= loose)), n1, each)[1]
+    return low, high
+
+
 def membership_figures(
     row: str,
     member_scores: np.ndarray,
@@ -138,7 +172,7 @@ def membership_rows(
       auc, balanced_accuracy, success (%): mean over seeds, Student-t interval, n = seeds; the threshold for a seed is
       the best one on all other seeds together, so with one seed the last two are NaN. tpr_at_1pct_fpr and
       tpr_at_0p1pct_fpr: every seed's scores are centred and scaled by the median and quartile range of its non-members,
-      pooled, and cut at one threshold; Clopper-Pearson interval, n = members pooled; NaN below 1,000 and 10,000
+      pooled, and cut at one threshold; interval of `tpr_interval`, n = members pooled; NaN below 1,000 and 10,000
       non-members. That interval counts every target as a trial of its own: where seeds share targets it is too narrow.
       All NaN where a seed has an empty side or a score that is not finite.
     """
@@ -157,12 +191,12 @@ def membership_rows(
         values = [figures[row, metric] if usable else NAN for figures in per_seed] or [NAN]
         rows.append(SeedRow.of(domain, model, row, metric, values))
     n = sum(len(member) for member, _ in scores)
-    rates = dict.fromkeys(FPRS, NAN)
+    pooled = (np.zeros(0), np.zeros(0))
     if usable:
-        pooled = [np.concatenate(side) for side in zip(*(_standardise(*pair) for pair in scores), strict=True)]
-        rates = _tpr_figures(*pooled)
+        pooled = tuple(np.concatenate(side) for side in zip(*(_standardise(*pair) for pair in scores), strict=True))
+    rates = _tpr_figures(*pooled) if usable else dict.fromkeys(FPRS, NAN)
     for metric, rate in rates.items():
-        interval = (NAN, NAN) if math.isnan(rate) else proportion_interval(round(rate * n), n)
+        interval = (NAN, NAN) if math.isnan(rate) else tpr_interval(*pooled, FPRS[metric])
         rows.append(Row(domain, model, row, metric, rate, *interval, n))
     return rows
 

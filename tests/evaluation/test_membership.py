@@ -15,7 +15,9 @@ from fedjax_health.evaluation.membership import (
     membership_figures,
     membership_rows,
     record_rows,
+    tpr_interval,
 )
+from fedjax_health.evaluation.rows import proportion_interval
 
 
 def gaussian(seed: int, shift: float, n: int = 20_000):
@@ -108,6 +110,29 @@ def test_rows_pool_seeds_on_their_own_scales():
     assert rate.value == pytest.approx(norm.cdf(norm.ppf(0.01) + 1), abs=0.04)
     assert np.isnan([rows["tpr_at_0p1pct_fpr"].value, rows["tpr_at_0p1pct_fpr"].high]).all()
     assert rows["auc"].low < norm.cdf(1 / math.sqrt(2)) < rows["auc"].high
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.5])
+def test_the_interval_of_a_rate_knows_that_its_threshold_is_estimated(shift):
+    truth, held, known = norm.cdf(norm.ppf(0.01) + shift), [], []
+    for seed in range(300):
+        member, other = gaussian(seed, shift, 1000)
+        low, high = tpr_interval(member, other, 0.01)
+        held.append(low <= truth <= high)
+        caught = round(1000 * membership_figures("a", member, other)["a", "tpr_at_1pct_fpr"])
+        low, high = proportion_interval(caught, 1000)
+        known.append(low <= truth <= high)
+    assert np.mean(held) >= 0.95
+    assert np.mean(known) < 0.9  # Clopper-Pearson alone takes the threshold as known
+
+
+def test_the_interval_of_a_rate_at_its_ends():
+    r = np.random.default_rng(0)
+    assert tpr_interval(r.uniform(1, 2, 2000), r.uniform(0, 1, 1000), 0.01)[0] > 0.995
+    assert tpr_interval(np.zeros(0), r.uniform(0, 1, 1000), 0.01) == (0.0, 1.0)
+    assert tpr_interval(np.zeros(500), np.zeros(1000), 0.01) == pytest.approx((0.0, 1.0), abs=0.01)  # ties say nothing
+    few = tpr_interval(r.normal(0, 1, 500), r.normal(0, 1, 20), 0.001)
+    assert few[0] == 0.0 and few[1] > 0.01
 
 
 def test_independent_scores_are_at_chance():
