@@ -47,8 +47,8 @@ def attack_rows(
 
     Returns:
       auc; balanced_accuracy and "success (%)" with thresholds chosen on the other half of the targets; both with intervals by
-      halves of the targets, n = n1 + n0. tpr_at_1pct_fpr and tpr_at_0p1pct_fpr with the intervals of `tpr_interval`, n = n1; NaN with
-      fewer than 1,000 and 10,000 non-members. All NaN where a side has fewer than 10, or a score is not finite.
+      halves of the targets, n = n1 + n0. tpr_at_1pct_fpr and tpr_at_0p1pct_fpr with intervals by `tpr_interval`, n = n1; NaN
+      with fewer than 1,000 and 10,000 non-members. All NaN where a side has fewer than 10, or a score is not finite.
     """
     few = min(len(member), len(outsider)) < FEWEST or not np.isfinite([*member, *outsider]).all()
 

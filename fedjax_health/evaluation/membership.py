@@ -102,8 +102,8 @@ def tpr_interval(
       level: coverage, at least, where all n1 + n0 targets are independent of each other and scores have no ties.
 
     Returns:
-      (low, high); (0, 1) without members. The upper end of the threshold is the largest non-member's score, and the lower end of
-      the rate no better than that, where n0 is too small to bound it.
+      (low, high); (0, 1) without members. Where n0 is too small to bound the threshold, low is the rate above the largest
+      non-member and high is 1.
 
     Source: David and Nagaraja (2003), Order Statistics, section 7.1; Clopper and Pearson (1934), Biometrika 26(4).
     """
@@ -113,7 +113,7 @@ def tpr_interval(
     # between `fewest` and `most` non-members lie above the true threshold, with probability `each` at least
     fewest, most = (int(scipy.stats.binom.ppf(q, n0, fpr)) for q in (tail, 1 - tail))
     falling = np.sort(np.asarray(nonmember_scores, np.float64))[::-1]
-    strict, loose = falling[fewest] if fewest < n0 else -np.inf, falling[most] if most < n0 else -np.inf
+    strict, loose = falling[fewest] if n0 else np.inf, falling[most] if most < n0 else -np.inf
     low = proportion_interval(int(np.sum(member_scores > strict)), n1, each)[0]
     high = proportion_interval(int(np.sum(member_scores >= loose)), n1, each)[1]
     return low, high
@@ -191,13 +191,12 @@ def membership_rows(
         values = [figures[row, metric] if usable else NAN for figures in per_seed] or [NAN]
         rows.append(SeedRow.of(domain, model, row, metric, values))
     n = sum(len(member) for member, _ in scores)
-    pooled = (np.zeros(0), np.zeros(0))
-    if usable:
-        pooled = tuple(np.concatenate(side) for side in zip(*(_standardise(*pair) for pair in scores), strict=True))
-    rates = _tpr_figures(*pooled) if usable else dict.fromkeys(FPRS, NAN)
+    sides = zip(*(_standardise(*pair) for pair in scores), strict=True) if usable else (np.zeros((1, 0)),) * 2
+    member, nonmember = (np.concatenate(side) for side in sides)
+    rates = _tpr_figures(member, nonmember) if usable else dict.fromkeys(FPRS, NAN)
     for metric, rate in rates.items():
-        interval = (NAN, NAN) if math.isnan(rate) else tpr_interval(*pooled, FPRS[metric])
-        rows.append(Row(domain, model, row, metric, rate, *interval, n))
+        low, high = (NAN, NAN) if math.isnan(rate) else tpr_interval(member, nonmember, FPRS[metric])
+        rows.append(Row(domain, model, row, metric, rate, low, high, n))
     return rows
 
 
