@@ -20,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from configs import base
-from fedjax_health import rng, sections
+from fedjax_health import rng
 from fedjax_health.build_federation import build_federation
 from fedjax_health.config import PrivacyConfig, VaeConfig
+from fedjax_health.data.cells import variables
+from fedjax_health.data.encode import make_encoder
+from fedjax_health.data.frame_types import coded_frame, read_origins, restored_frame, write_origins
 from fedjax_health.data.frames import frame_from_table, table_from_frame
 from fedjax_health.data.infer import infer_schema
 from fedjax_health.data.population import Store, stored_population
@@ -35,6 +37,7 @@ from fedjax_health.federated.federation import Data
 from fedjax_health.federation_config import TrainConfig
 from fedjax_health.files import write_text
 from fedjax_health.models.vae import make_vae
+from fedjax_health.preset import SHARDS, Preset, preset
 from fedjax_health.privacy.class_prior import noisy_class_shares
 from fedjax_health.privacy.fit import client_weights, fit_representation
 from fedjax_health.privacy.plan import PrivacyPlan, Release, make_plan, write_ledger
@@ -45,63 +48,6 @@ from fedjax_health.synthesis.sample import Published
 from fedjax_health.threefry import root_key
 from fedjax_health.train.loop import make_hyper, make_train
 from fedjax_health.types import Table, UserError
-
-BATCH = 256  # of central training
-SHARDS = 40  # clients that central rows are dealt to: one of them trains a step a round
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """Sizes and steps of a VAE.
-
-    Attributes:
-      hidden, latent: of the network.
-      representation: of `schema.REPRESENTATIONS`.
-      train: how.
-      decoder: of the VAE.
-    """
-
-    hidden: tuple[int, ...]
-    latent: int
-    representation: str
-    train: TrainConfig
-    decoder: str = "independent"
-
-
-def preset(count: np.ndarray, epsilon: float, federated: bool) -> Preset:
-    """What `Synthesizer` trains; chosen on PhysioNet 2019 vitals (`benchmarks.quality`).
-
-    Args:
-      count: i64[K], records of each client; of one client each where training is central and a guarantee hides a row.
-      epsilon: budget, infinite without a guarantee.
-      federated: whether there is a client column.
-    """
-    rows, clients, batch = int(count.sum()), len(count), min(16, int(count.max()))
-    step: dict[str, Any] = {
-        "local_steps": 1,
-        "client_learning_rate": 1.0,
-        "step_clip_norm": 0.0,
-        "rounds_per_chunk": 250,
-    }
-    if math.isfinite(epsilon):
-        cohort = max(min(100, clients // 2), round(0.05 * clients))
-        return Preset((64, 64), 4, "copula", _train(
-            **step, rounds=1000, cohort=cohort, batch_size=batch, server_learning_rate=3e-3, l2_clip_norm=0.3, ema_decay=0.99,
-        ))  # fmt: skip
-    if federated:
-        return Preset((128, 128), 8, "scores", _train(
-            **step, rounds=2000, cohort=min(200, clients), batch_size=batch, server_learning_rate=2e-3, l2_clip_norm=1e6,
-            ema_decay=0.995, aggregation={**base.train()["aggregation"], "weighting": "examples"},
-        ))  # fmt: skip
-    rounds = 250 * math.ceil(min(max(60 * rows / BATCH, 2000), 12_000) / 250)
-    return Preset((128, 128), 8, "copula", _train(
-        **step, rounds=rounds, cohort=1, sampler="fixed", batch_size=min(BATCH, max(rows // SHARDS, 1)),
-        server_learning_rate=1e-3, l2_clip_norm=1e6, ema_decay=0.995,
-    ), "causal")  # fmt: skip
-
-
-def _train(**changes: Any) -> TrainConfig:
-    return sections.section(TrainConfig, base.train(**changes), "train")
 
 
 class Synthesizer:
@@ -144,7 +90,7 @@ class Synthesizer:
         if not epsilon > 0:
             raise UserError(f"epsilon={epsilon:g} must be positive; leave it out for no guarantee")
         self.label, self.client, self.epsilon, self.schema, self.seed = label, client, epsilon, schema, seed
-        self.preset = preset
+        self.preset, self._infers, self._origins = preset, schema is None, ()
         self.ledger: dict[str, Any] = {}
         self.seconds = 0.0
         self._generator: Generator | None = None
@@ -152,6 +98,8 @@ class Synthesizer:
 
     def fit(self, frame: pd.DataFrame) -> Synthesizer:
         """Trains on a frame, as one federation on this machine.
+
+        Without a schema rows come back in the frame's own columns, names and types: dates, constants, gaps in text and all.
 
         Args:
           frame: one row a record.
@@ -163,10 +111,16 @@ class Synthesizer:
           UserError: cells that break the schema, too few clients, or a budget that no noise meets.
         """
         began = time.perf_counter()
-        schema = self.schema or infer_schema(frame, self.label, self.client)
+        if self._infers:
+            frame, self._origins = coded_frame(frame, self.label, self.client)
+            self.schema = infer_schema(frame, self.label, self.client)
+        schema = self.schema
+        assert schema is not None
         table, _ = table_from_frame(frame, schema, None, "the frame")
         federated, private = schema.client is not None, math.isfinite(self.epsilon)
         chosen = self.preset or preset(np.bincount(table.client), self.epsilon, federated)
+        if not variables(schema):  # no number, so no scores
+            chosen = dataclasses.replace(chosen, representation="public")
         if not federated and not private:
             table = _shards(table, rng.host_rng(self.seed, rng.Stream.SPREAD, "shards"))
         count = np.bincount(table.client).astype(np.int32)
@@ -187,11 +141,11 @@ class Synthesizer:
         store = Store(jnp.asarray(x), jnp.asarray(table.label), jnp.asarray(offset), jnp.asarray(count))
         network = self._train(parts, chosen.train, plan, shares, store)
         key = root_key(rng.named_seed(self.seed, "table", "vae", "calibrate"))
-        fitted = calibrated_by(
-            jax.jit(model.sample), network, shares, key, chosen.representation, layout.missing, fitted
-        )
+        if chosen.representation != "public":
+            fitted = calibrated_by(
+                jax.jit(model.sample), network, shares, key, chosen.representation, layout.missing, fitted
+            )
         self.ledger = plan.ledger({release.stage: chosen.train.rounds})
-        self.schema = schema
         coder = Coder(chosen.hidden, chosen.latent, chosen.decoder)
         self._published = (Published(network, fitted), shares, coder, chosen.representation)
         self._generator = self._rebuilt(model)
@@ -212,10 +166,10 @@ class Synthesizer:
         if self._generator is None:
             raise UserError("nothing is fitted yet; call fit(frame) or Synthesizer.load(folder)")
         table = self._generator.sample(rows, root_key(rng.named_seed(seed, "synthesizer", "sample")), where)
-        return frame_from_table(table, self._generator.schema)
+        return restored_frame(frame_from_table(table, self._generator.schema), self._origins)
 
     def save(self, folder: str) -> None:
-        """Writes the generator (as a run publishes it), its schema, and the ledger.
+        """Writes the generator (as a run publishes it), its schema, the ledger, and a frame's types where they were read off.
 
         Args:
           folder: is made.
@@ -229,6 +183,8 @@ class Synthesizer:
         os.makedirs(folder, exist_ok=True)
         save_generator(folder, "table", "vae", network, kind, published, shares, self.schema)
         write_text(os.path.join(folder, "schema.json"), self.schema.to_json())
+        if self._infers:
+            write_origins(folder, self._origins)
         write_ledger(os.path.join(folder, "privacy_ledger.json"), self.ledger)
 
     @classmethod
@@ -243,7 +199,7 @@ class Synthesizer:
         """
         generator = load_generator(os.path.join(folder, "table_vae.generator.json"))
         loaded = cls(label=generator.schema.label.name, schema=generator.schema)
-        loaded._generator = generator
+        loaded._generator, loaded._origins = generator, read_origins(folder)
         return loaded
 
     def _measure(
@@ -262,6 +218,8 @@ class Synthesizer:
         weight = np.ones(len(table.label)) if records else client_weights(table.client)
         spread = rng.host_rng(self.seed, rng.Stream.SPREAD, "table")
         kind = chosen.representation
+        if kind == "public":
+            return shares, (), np.asarray(jax.jit(make_encoder(schema).encode)(jnp.asarray(table.values)))
         fitted = fit_representation(
             table.values, table.label, weight, schema, kind, plan.statistics_noise, normals, spread
         )

@@ -152,3 +152,24 @@ def test_a_schema_is_read_off():
 def test_frames_that_say_too_little(change, sentence):
     with pytest.raises(UserError, match=sentence):
         infer_schema(change(frame()), "sick", "patient")
+
+
+def test_a_frame_without_a_schema_comes_back_in_its_own_types(tmp_path):
+    given = frame().drop(columns="patient").assign(
+        day=pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(1500) % 90, unit="D"), unit="bpm",
+        dose=np.where(np.arange(1500) % 3, 0.0, np.random.default_rng(1).lognormal(size=1500)), sick=frame()["sick"] == "yes",
+    )  # fmt: skip
+    given.loc[::5, "ward"] = None
+    made = Synthesizer(label="sick", preset=small(math.inf, False)).fit(given)
+    rows = made.sample(500)
+    assert list(rows.columns) == list(given.columns) and (rows.dtypes == given.dtypes).all()
+    assert set(rows["ward"].dropna()) <= {"icu", "general", "home"} and 0.05 < rows["ward"].isna().mean() < 0.4
+    assert rows["day"].between(given["day"].min(), given["day"].max()).all() and (rows["unit"] == "bpm").all()
+    assert 0.5 < np.mean(rows["dose"] == 0.0) < 0.8
+    made.save(str(tmp_path / "saved"))
+    pd.testing.assert_frame_equal(Synthesizer.load(str(tmp_path / "saved")).sample(500), rows)
+    texts = made.fit(given[["ward", "sick"]].fillna("none")).sample(
+        2000
+    )  # another frame, another schema; and no number in it
+    icu = [np.mean(texts["ward"][texts["sick"] == sick] == "icu") for sick in (True, False)]
+    assert list(texts.columns) == ["ward", "sick"] and icu[0] > icu[1] + 0.2

@@ -17,6 +17,9 @@ from fedjax_health.data.schema import Column, Schema
 EVERYWHERE = 1e-3  # share of the public prior that is spread over the whole range
 PRIOR_FREEDOM = 8
 MOST_EXACT = 1 << 20  # cells of a column that is kept at its full resolution
+SPIKE = 2.0**-20  # half the width of a spike's cell in ranges, where a column has no resolution
+EXACT = 2.0**-22  # and at least this share of the value, so that float32 can tell its edges
+MARGIN = 1e-3  # of a spike's cell that is kept free at either edge, for float32's sake
 
 
 class Variable(NamedTuple):
@@ -30,6 +33,7 @@ class Variable(NamedTuple):
       step: resolution, 0 = none.
       log: whether cells are equally wide in log(1 + value), in which center and scale are then meant.
       center, scale: public location and spread, as for scaling.
+      spikes: values with a cell of their own, as float32 has them, rising.
     """
 
     column: int
@@ -41,6 +45,7 @@ class Variable(NamedTuple):
     log: bool
     center: float
     scale: float
+    spikes: tuple[float, ...] = ()
 
 
 def variables(schema: Schema) -> tuple[Variable, ...]:
@@ -66,7 +71,8 @@ def variables(schema: Schema) -> tuple[Variable, ...]:
             center, scale = max(above - own, 0.0), max(float(np.hypot(spread, its)), 1e-6 * high)
             found.append(Variable(i, other, stand_in, low, high, step, False, center, scale))
         else:
-            found.append(Variable(i, -1, 0.0, c.low, c.high, step, c.transform == "log1p", *public_scaling(c)))
+            spikes = tuple(np.unique(np.asarray(c.spikes, np.float32)).astype(np.float64).tolist())
+            found.append(Variable(i, -1, 0.0, c.low, c.high, step, c.transform == "log1p", *public_scaling(c), spikes))
     return tuple(found)
 
 
@@ -101,7 +107,7 @@ def _step(column: Column) -> float:
 
 
 def edges_of(variable: Variable, most: int = MOST_EXACT) -> np.ndarray:
-    """Edges of a variable's cells: one a published value where these are at most `most`, else equally wide ones.
+    """Edges of a variable's cells: one a published value where these are at most `most`, else equally wide ones and spikes.
 
     Args:
       variable: what is kept.
@@ -121,7 +127,42 @@ def edges_of(variable: Variable, most: int = MOST_EXACT) -> np.ndarray:
     if v.step:  # between two published values
         edges = v.low + v.step * np.round((edges - v.low) / v.step) - half
         edges[-1] = v.high + half
-    return np.unique(edges)
+    narrow = spike_edges(v)
+    within = np.searchsorted(narrow[:, 0], edges, side="right") == np.searchsorted(narrow[:, 1], edges, side="left")
+    return np.unique(np.concatenate([edges[within], narrow.ravel()]))
+
+
+def spike_edges(variable: Variable) -> np.ndarray:
+    """Edges of the spikes' own cells, f64[S, 2], none of which overlap: where two would, each ends halfway.
+
+    Args:
+      variable: its range and spikes.
+    """
+    v, at = variable, np.asarray(variable.spikes, np.float64)
+    span = SPIKE * (np.log1p(v.high) - np.log1p(v.low)) * (1.0 + at) if v.log else SPIKE * (v.high - v.low)
+    half = np.maximum(v.step / 2 if v.step else span, EXACT * np.abs(at))
+    gap = np.diff(at, prepend=-np.inf, append=np.inf) / 2
+    edges = np.stack([at - np.minimum(half, gap[:-1]), at + np.minimum(half, gap[1:])], 1)
+    return edges.astype(np.float32).astype(np.float64)  # as decoding has them
+
+
+def spread_out(own: np.ndarray, variable: Variable, uniform: np.ndarray) -> np.ndarray:
+    """Values of one variable spread evenly over their resolution, and spikes over their cells.
+
+    Args:
+      own: f64[M], of `kept`.
+      variable: what is kept.
+      uniform: f64[M], in [0, 1); 0.5 = the middle.
+    """
+    value = own + variable.step * (uniform - 0.5)
+    if not variable.spikes:
+        return value
+    narrow, at = spike_edges(variable), np.asarray(variable.spikes)
+    own = own.astype(np.float32).astype(np.float64)  # a range may end at a spike that float32 has a little beyond it
+    place = np.minimum(np.searchsorted(at, own), len(at) - 1)
+    low, high = narrow[place].T
+    inside = MARGIN + (1.0 - 2.0 * MARGIN) * uniform
+    return np.where(own == at[place], low + inside * (high - low), value)
 
 
 def kept(values: np.ndarray, parts: tuple[Variable, ...]) -> np.ndarray:

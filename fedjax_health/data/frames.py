@@ -239,9 +239,17 @@ def frame_from_table(table: Table, schema: Schema) -> pd.DataFrame:
 
 def _decimal(cells: np.ndarray, column: Column) -> np.ndarray:
     if column.decimals is None:
-        return cells
+        return _with_spikes(cells, column) if column.spikes else cells
     rounded = np.round(cells.astype(np.float64), column.decimals) + 0.0  # + 0.0 so that no cell reads "-0.0"
     return rounded.astype(np.int64) if column.decimals == 0 and not np.isnan(rounded).any() else rounded
+
+
+def _with_spikes(cells: np.ndarray, column: Column) -> np.ndarray:
+    """f64 cells with spikes as the schema has them, not as float32 does."""
+    exact = np.asarray(column.spikes)
+    near = exact.astype(np.float32)
+    place = np.minimum(np.searchsorted(near, cells), len(near) - 1)
+    return np.where(cells == near[place], exact[place], cells.astype(np.float64))
 
 
 def _named(cells: np.ndarray, column: Column) -> np.ndarray:

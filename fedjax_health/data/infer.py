@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedjax_health.data.cells import MOST_EXACT
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.types import UserError
 
 MOST_CATEGORIES = 50  # distinct values of text
 FEW_NUMBERS = 2  # distinct numbers that are a binary code, not a measurement
 MOST_DECIMALS = 4
+MOST_SPIKES = 512
 
 
 def infer_schema(frame: pd.DataFrame, label: str, client: str = "", name: str = "table") -> Schema:
@@ -48,11 +50,13 @@ def _column(cells: pd.Series, name: str, label: bool) -> Column:
     numeric = pd.api.types.is_numeric_dtype(present.dtype) and not pd.api.types.is_bool_dtype(present.dtype)
     distinct = present.nunique()
     if numeric and not label and distinct > FEW_NUMBERS:
-        low, high = float(present.min()), float(present.max())
+        values = present.to_numpy(float)
+        low, high, decimals = float(values.min()), float(values.max()), _decimals(values)
         heavy = low >= 0 and present.std() > 2 * present.mean()
+        exact = decimals is not None and (high - low) * 10**decimals < MOST_EXACT
         return Column(
-            name=name, low=low, high=high, decimals=_decimals(present.to_numpy(float)), nullable=len(present) < len(cells),
-            transform="log1p" if heavy else "identity", **_location(present.to_numpy(float), heavy),
+            name=name, low=low, high=high, decimals=decimals, spikes=() if exact else _spikes(values),
+            nullable=len(present) < len(cells), transform="log1p" if heavy else "identity", **_location(values, heavy),
         )  # fmt: skip
     if len(present) < len(cells):
         raise UserError(
@@ -61,11 +65,11 @@ def _column(cells: pd.Series, name: str, label: bool) -> Column:
         )
     if distinct > MOST_CATEGORIES:
         raise UserError(
-            f"column {name!r} has {distinct:,} different texts, too many for a code book; leave it out or group them"
+            f"column {name!r} has {distinct:,} different {'classes' if label else 'texts'}, too many for a code book; "
+            + ("a label needs 50 or fewer: group its values" if label else "leave it out or group them")
         )
     counts = present.value_counts()
-    order = counts.index if label else sorted(counts.index)
-    texts = tuple(str(int(v)) if isinstance(v, (float, np.floating)) and v == int(v) else str(v) for v in order)
+    texts = tuple(map(str, counts.index if label else sorted(counts.index)))
     if len(texts) < 2:
         raise UserError(f"column {name!r} holds {', '.join(texts)} only; leave it out of the frame")
     return Column(name=name, kind="binary" if len(texts) == 2 else "categorical", role=role, categories=texts)
@@ -76,6 +80,13 @@ def _decimals(values: np.ndarray) -> int | None:
         if np.allclose(values, np.round(values, decimals), rtol=0, atol=10.0 ** -(MOST_DECIMALS + 2)):
             return decimals
     return None
+
+
+def _spikes(values: np.ndarray) -> tuple[float, ...]:
+    """Values that occur more than once, the most frequent ones of many: numbers drawn from a density never do."""
+    found, count = np.unique(values, return_counts=True)
+    repeated = np.argsort(-count, kind="stable")[: min(MOST_SPIKES, int((count > 1).sum()))]
+    return tuple(np.sort(found[repeated]).tolist())
 
 
 def _location(values: np.ndarray, log: bool) -> dict[str, float]:

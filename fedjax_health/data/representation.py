@@ -5,8 +5,9 @@
 
 A value is spread evenly over its resolution before F is applied, so that scores are normal whatever plateaus and spikes a
 column has, and each published value comes back in its own share. Decoding is exact: a score in a value's interval gives that
-value. With "copula" F and L are those of each class, and standard normal x is a Gaussian copula by class: a generator that has
-learnt nothing starts there. With "scores" all classes have one F, and L = 1. Both come from `privacy.fit`, noise included.
+value; so do spikes between values of no resolution. With "copula" F and L are those of each class, and standard normal x is a
+Gaussian copula by class: a generator that has learnt nothing starts there. With "scores" all classes have one F, and L = 1.
+Both come from `privacy.fit`, noise included.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from fedjax_health.data.cells import Variable, kept, variables
+from fedjax_health.data.cells import Variable, kept, spike_edges, spread_out, variables
 from fedjax_health.data.encode import Layout, make_encoder
 from fedjax_health.data.schema import Schema
 from fedjax_health.types import Array
@@ -79,7 +80,7 @@ def scores_of(
     """
     out = np.empty_like(own)
     for j, v in enumerate(parts):
-        value = own[:, j] + (v.step * (spread.random(len(own)) - 0.5) if spread is not None else 0.0)
+        value = spread_out(own[:, j], v, np.full(len(own), 0.5) if spread is None else spread.random(len(own)))
         edges = np.asarray(fitted.edges[j], np.float64)
         for c, below in enumerate(np.asarray(fitted.below, np.float64)[:, j]):
             mine = label == c
@@ -164,6 +165,9 @@ def make_decode(schema: Schema) -> Callable[[Array, Array, Fitted], Array]:
         for c in range(schema.num_classes):  # every class's way for every row: L times the work, and no table a row
             mine = Fitted(fitted.edges, *(leaf[c] for leaf in fitted[1:]))
             value = jnp.where((label == c)[:, None], of_class(x[:, :count], mine), value)
+        for j, v in enumerate(parts):
+            if v.spikes:
+                value = value.at[:, j].set(_snapped(value[:, j], v))
         for j in order:
             if (v := parts[j]).other >= 0:
                 above = encoder.settle(value)[:, dimension[v.other]]
@@ -180,6 +184,15 @@ def make_decode(schema: Schema) -> Callable[[Array, Array, Fitted], Array]:
         return encoder.complete(rest)
 
     return decode
+
+
+def _snapped(value: Array, variable: Variable) -> Array:
+    """Spikes in place of what lies in their cells, which do not overlap."""
+    low, high = (jnp.asarray(edge, jnp.float32) for edge in spike_edges(variable).T)
+    place = jnp.clip(jnp.searchsorted(low, value, side="right") - 1, 0)
+    return jnp.where(
+        (low[place] <= value) & (value <= high[place]), jnp.asarray(variable.spikes, jnp.float32)[place], value
+    )
 
 
 def _line(score: Array, own: Array, knots: Array) -> Array:

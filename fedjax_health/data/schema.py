@@ -36,6 +36,8 @@ class Column:
         unit variance; by default the middle and a quarter of the transformed range.
       transform: "identity" or "log1p" (heavy tails; needs low >= 0).
       decimals: published resolution (0 = integers); None = as generated.
+      spikes: values of a numeric column that occur again and again between others that do not, such as an amount's 0; a space
+        of normal scores gives them back exactly.
       categories: public code book, as strings. The first one of a label is the negative (healthy, benign) class.
       nullable: whether cells may be missing; a missingness variable is then modelled beside the value.
       at_most: name of a numeric column in the same unit that this one may never exceed (diastolic <= systolic).
@@ -53,6 +55,7 @@ class Column:
     scale: float | None = None
     transform: str = "identity"
     decimals: int | None = None
+    spikes: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
     nullable: bool = False
     at_most: str = ""
@@ -62,6 +65,7 @@ class Column:
         if self.kind == "binary" and not self.categories:
             object.__setattr__(self, "categories", ("0", "1"))
         object.__setattr__(self, "categories", tuple(str(c) for c in self.categories))
+        object.__setattr__(self, "spikes", tuple(sorted(float(v) for v in self.spikes)))
         _check_column(self)
 
     @property
@@ -90,6 +94,10 @@ def _check_column(c: Column) -> None:
             raise UserError(f"{where}: transform log1p needs low >= 0, got {c.low}; use identity or another range")
         if c.scale is not None and c.scale <= 0:
             raise UserError(f"{where}: scale must be positive, got {c.scale}")
+        if c.spikes and (c.at_most or c.equation):
+            raise UserError(f"{where}: spikes cannot stand beside at_most or an equation; leave one of them out")
+        if c.spikes and not c.low <= c.spikes[0] <= c.spikes[-1] <= c.high:
+            raise UserError(f"{where}: a spike lies outside {c.low} to {c.high}; correct the range or the spikes")
         if c.role == "label":
             raise UserError(f"{where}: a label must be categorical or binary, not numeric; give its categories")
     elif len(c.categories) < 2 or len(set(c.categories)) != len(c.categories):
@@ -232,7 +240,7 @@ def schema_from_dict(raw: dict[str, Any], where: str) -> Schema:
                 raise UserError(f"{where}: column {number} has the unknown key {key!r}; {hint}")
         if "name" not in entry:
             raise UserError(f"{where}: column {number} has no 'name'")
-        columns.append(Column(**{**entry, "categories": tuple(entry.get("categories", ()))}))
+        columns.append(Column(**entry))
     return Schema(str(raw.get("name", "table")), tuple(columns))
 
 
