@@ -8,6 +8,7 @@ import dp_accounting
 import numpy as np
 
 from fedjax_health.data.cells import EVERYWHERE, edges_of, kept, prior_of, variables
+from fedjax_health.data.empirical import exact_functions
 from fedjax_health.data.representation import Fitted, normal_knots, scores_of
 from fedjax_health.data.schema import Schema
 from fedjax_health.privacy.histogram import correlation_of, noisy_cumulative, noisy_products, reconciled, smooth
@@ -82,7 +83,13 @@ def fit_representation(
     noise = noise_multiplier * (SPLIT if by_class else 1.0)
     own, found = kept(values, parts), []
     for j, v in enumerate(parts):
-        edges = edges_of(v, MOST_NOISY) if noise else edges_of(v)
+        if not noise:
+            edges, below = exact_functions(
+                own[:, j], label if by_class else 0 * label, weight, v, classes if by_class else 1
+            )
+            found.append((edges, np.broadcast_to(below, (classes, len(edges)))))
+            continue
+        edges = edges_of(v, MOST_NOISY)
         masses = _masses(own[:, j], label, weight, edges, classes)
         whole, deviation = noisy_cumulative(masses.sum(0), noise, count, normals(f"cells {j}"))
         each = v.step > 0 and np.isclose(edges[1] - edges[0], v.step) and np.isclose(edges[-1] - edges[-2], v.step)
