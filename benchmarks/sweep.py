@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import time
 from typing import Any
 
 from benchmarks import report, work
@@ -22,6 +23,7 @@ from benchmarks.shadow_attacks import child
 PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "dp-accounting")
 WORLD = "benchmarks.sweep_world"
 RUNS = 32
+SAMPLED = 2  # processes of one run a pass, besides the first, whose cache is empty
 CLOSE = 1e-6
 APART = {
     "one_device": "to the run alone on one device",
@@ -30,21 +32,58 @@ APART = {
 }
 
 
+def whole(cache: str, part: str, *flags: str) -> dict[str, float]:
+    """A process from its start to its end: seconds on the clock, and of CPU.
+
+    Args:
+      cache: folder of compiled programs.
+      part: of `sweep_world`.
+      *flags: of it.
+    """
+    began = time.perf_counter()
+    found = child(WORLD, part, *flags, cache=cache)
+    return {"s": time.perf_counter() - began, "s of CPU": found["cpu"]}
+
+
+def one_pass(flags: tuple[str, ...], backwards: bool) -> dict[str, dict[str, float]]:
+    """One process of all runs, and what processes of one run each would take; each kind has an empty cache to begin with.
+
+    Args:
+      flags: of `sweep_world`.
+      backwards: whether the single ones come first.
+    """
+
+    def together() -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as cache:
+            return whole(cache, "together", *flags)
+
+    def alone() -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as cache:
+            first, *others = (whole(cache, "alone", *flags) for _ in range(1 + SAMPLED))
+        return {unit: first[unit] + (RUNS - 1) * statistics.mean(o[unit] for o in others) for unit in first}
+
+    ways = {"together": together, "alone": alone}
+    return {way: ways[way]() for way in (reversed(ways) if backwards else ways)}
+
+
 def processes(quick: bool, passes: int) -> list[dict[str, Any]]:
-    """Whole processes, each kind with a cache of its own that starts empty."""
+    """Whole processes of both kinds in turn, and their ratio pass by pass.
+
+    Args:
+      quick: shorter trainings.
+      passes: n.
+    """
     flags = ("--quick",) if quick else ()
-    all_in_one, in_all = [], []
-    for _ in range(passes):
-        with tempfile.TemporaryDirectory() as cache:
-            all_in_one.append(child(WORLD, "together", *flags, cache=cache)["seconds"])
-        with tempfile.TemporaryDirectory() as cache:
-            first, *others = (child(WORLD, "alone", *flags, cache=cache)["seconds"] for _ in range(3))
-            in_all.append(first + (RUNS - 1) * statistics.median(others))
-    many = f"{RUNS} processes, of which 3 were run and two counted for the others"
-    return [
-        report.make_result(many, in_all, "s"),
-        report.make_result("one process of all runs", all_in_one, "s", many, in_all),
-    ]
+    found = [one_pass(flags, backwards=bool(number % 2)) for number in range(passes)]
+    rows = []
+    for unit in ("s", "s of CPU"):
+        all_in_one, in_all = ([each[way][unit] for each in found] for way in ("together", "alone"))
+        many = f"{RUNS} processes, of which {1 + SAMPLED} a pass were run and counted up, {unit}"
+        rows.append(report.make_result(many, in_all, unit))
+        rows.append(report.make_result(f"one process of all runs, {unit}", all_in_one, unit, many, in_all))
+        ratios = [a / b for a, b in zip(all_in_one, in_all, strict=True)]
+        rows.append(report.make_result(f"one process of all runs over {RUNS} processes, {unit}", ratios, "ratio"))
+    return rows
 
 
 def results(quick: bool, passes: int) -> tuple[list[dict[str, Any]], str]:

@@ -12,13 +12,16 @@ import pandas as pd
 import pytest
 
 from fedjax_health import experiment, prepare
+from fedjax_health.federated import sharding
+from fedjax_health.federated.federation import Data
 from fedjax_health.randomness import BY_SEED
 from fedjax_health.sweep import run_piece as running
 from fedjax_health.sweep.engines.local import run_local
 from fedjax_health.sweep.pieces import Piece, config_of, is_done, make_pieces, result_path
 from fedjax_health.sweep.results import read_results, settings_of, write_hparams, write_sweep
-from fedjax_health.sweep.training import train_points
-from fedjax_health.sweep.world import make_points
+from fedjax_health.sweep.training import runs_of, train_points
+from fedjax_health.sweep.world import Point, make_points
+from fedjax_health.train.loop import make_train
 from fedjax_health.train.metrics import Writer
 from fedjax_health.types import UserError
 
@@ -85,6 +88,34 @@ def test_every_run_is_that_of_launch_main(tmp_path):
     np.testing.assert_allclose(ran[1].metrics["vitals/vae"]["sim/loss"], losses, rtol=1e-5)
     assert largest_difference(averages[0], averages[2]) > 1e-3  # another trial draws other noise
     assert largest_difference(averages[0], averages[1]) > 1e-3
+
+
+def alone(made: Point, seed: int) -> object:
+    """What a run publishes that is trained by itself on one device."""
+    config, p = made.config, made.of("vitals")
+    parts = prepare.with_federations(p.domain, p.include, config, sharding.make_mesh(1)).parts["vae"]
+    train, own = make_train(parts, config.vae.train), runs_of([made], "vitals", "vae", [seed])
+    state = train.init(own.key)
+    for _ in range(config.vae.train.rounds // config.vae.train.rounds_per_chunk):
+        state, _ = train.run_chunk(state, own.hyper, Data(p.data, own.include))
+    return jax.device_get(jax.tree.map(lambda leaf: leaf[0], state.average))
+
+
+def test_one_program_for_all_runs_is_to_the_last_bit_that_of_each_alone():
+    """Threads give the very numbers of one device; side by side in one call they differ in last digits, as sums are ordered."""
+    made = make_points([config_of(FILE, settings) for settings in POINTS[:2]])
+    threads, mapped = train_points(made), train_points(made, "vmap")
+    assert [r.traces for r in threads] == [r.traces for r in mapped] == [1, 1]
+    assert [r.done for r in threads] == [r.done for r in mapped] == [{"vitals/vae": 6}, {"vitals/vae": 4}]
+    for i, s in ((0, 1), (1, 0)):
+        by_itself = alone(made[i], s)
+        one, other = (
+            jax.tree.map(lambda leaf, s=s: leaf[s], ran[i].trained["vitals/vae"].state.average)
+            for ran in (threads, mapped)
+        )
+        assert largest_difference(one, by_itself) == 0.0
+        assert largest_difference(other, by_itself) <= 1e-6
+    assert largest_difference(alone(made[0], 0), alone(made[0], 1)) > 1e-3
 
 
 @pytest.mark.long
