@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -42,7 +41,6 @@ Decode = Callable[
 ]  # (x f32[M, D], label i32[M], Published.fitted) -> values f32[M, F] in units
 
 
-@functools.lru_cache(maxsize=8)
 def decoder_of(schema: Schema, kind: str) -> Decode:
     """From model space to units, clipped to public ranges and rounded to the public resolution.
 
@@ -67,7 +65,6 @@ def make_draw(model: Generative, decode: Decode) -> Callable[[Published, Array, 
     return draw
 
 
-@functools.lru_cache(maxsize=8)  # the points of a sweep draw from one model
 def make_sampler(model: Generative, decode: Decode) -> Callable[[Published, np.ndarray, Array, int], Table]:
     """Sampler of a model.
 
