@@ -24,6 +24,7 @@ def get_config(variant: str = "") -> Sweep:
         raise ValueError(f"configs/sweeps/heterogeneity.py knows no variant {variant!r}; known: small, smoke")
     smoke = variant != ""
     longer = {"vae.train.rounds": 60} if variant == "small" else {}
+    batch = 12  # of clients that share 300 devices' records anew: the largest may hold fewer than one device's
     return Sweep(
         name=f"heterogeneity_{variant}" if smoke else "heterogeneity",
         config="configs/iot.py:smoke" if smoke else "configs/iot.py",
@@ -33,6 +34,7 @@ def get_config(variant: str = "") -> Sweep:
             "attacks.shadows": 0,
             "data.partition.scheme": "dirichlet",
             "data.partition.num_clients": 300 if smoke else 10_000,
+            **({"vae.train.batch_size": batch, "classifier.train.batch_size": batch} if smoke else {}),
             "seeds": 2 if variant == "smoke" else 3,
             **longer,
         },
