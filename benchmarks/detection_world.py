@@ -21,7 +21,7 @@ from fedjax_health.evaluation import controls
 from fedjax_health.evaluation.anomaly import fit_anomaly
 from fedjax_health.evaluation.augmentation import raised
 from fedjax_health.evaluation.controls import Predict
-from fedjax_health.evaluation.downstream import Downstream, Trainer, make_downstream, make_trainer
+from fedjax_health.evaluation.downstream import Downstream, Trainer, make_downstream, make_programs, make_trainer
 from fedjax_health.evaluation.mixtures import Mixture, dealt_mixture, held, kept, spans_population, view_mixture
 from fedjax_health.federated import sharding
 from fedjax_health.federation_config import TrainConfig
@@ -108,16 +108,18 @@ class Learners:
             w = self.world
             model = make_classifier(self.encoder.layout.dim, w.schema.num_classes, (64, 64), loss=loss)
             parts, ones = self._federation(model, self.train), np.ones((w.seeds, w.schema.num_classes), np.float32)
+            programs = make_programs(parts, self.train, self.encoder, model)
             return make_downstream(
-                parts, model, self.train, w.table, self.encoder, w.include, self._keys("classifier"), ones
+                programs, self.train, w.table, self.encoder, w.include, self._keys("classifier"), ones
             )  # fmt: skip
 
         return self._once(loss, make)
 
     def _trainer(self, model: GenerativeModel, train: TrainConfig, name: str) -> Trainer:
         w = self.world
+        programs = make_programs(self._federation(model, train), train, self.encoder)
         return make_trainer(
-            self._federation(model, train), train, w.table, self.encoder, w.include, self._keys(name)
+            programs, train, w.table, self.encoder, w.include, self._keys(name)
         )  # fmt: skip
 
     def generator(self) -> tuple[Trainer, Callable[..., Table]]:

@@ -1,9 +1,9 @@
 """One measurement of a sweep in a process of its own: `python -m benchmarks.sweep_world PART [--quick]`.
 
-together   all runs in one program, from the start of the process to the last trained model
+together   all runs by one program, from the start of the process to the last trained model
 alone      one of them as a process, from start to end
-steady     all runs in one program and each of them alone, in turn; how far apart their results are, on one device
-           as well, where all numbers are summed in the same order
+steady     all runs by one program, on threads and side by side, and each of them alone, in turn; how far apart these are
+growth     how far apart they are every 10 rounds; with --double in float64, where last digits are nine digits further down
 
 The last line of the output is one JSON object. A run trains a VAE on simulated vitals; nothing is judged.
 """
@@ -14,48 +14,78 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import numpy as np
 
 from benchmarks import work
 
-START = time.perf_counter()
 NOISE = (0.5, 0.6, 0.8, 1.0, 1.3, 1.7, 2.2, 3.0)
 SEEDS = 4
 CONFIG = "configs/iot.py:smoke"
 
 
-def settings(noise: float, seeds: int, quick: bool) -> tuple[tuple[str, Any], ...]:
+STEP = 10  # rounds between two looks of `growth`
+
+
+def use_double() -> None:
+    """Makes this process compute in float64 wherever the project says float32; before anything of it is imported.
+
+    Draws keep their 32 random bits, so that the trainings are those of float32 but for rounding.
+    """
+    import jax
+    import jax.numpy as jnp
+    from jax.extend import random as extended
+
+    jax.config.update("jax_enable_x64", True)
+    jnp.float32 = jnp.float64  # pyright: ignore[reportAttributeAccessIssue]
+    define = extended.define_prng_impl
+
+    def widened(*, random_bits: Callable[..., Any], **rest: Any) -> Any:
+        def bits(key: Any, width: int, shape: Any) -> Any:
+            return (
+                random_bits(key, 32, shape).astype(jnp.uint64) << 32 if width == 64 else random_bits(key, width, shape)
+            )
+
+        return define(random_bits=bits, **rest)
+
+    extended.define_prng_impl = widened  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def settings(noise: float, seeds: int, quick: bool, chunk: int = 0) -> tuple[tuple[str, Any], ...]:
     """One point: 300 devices, 100 rounds of 40, a network of 32 units; quick: 20 rounds.
 
     Args:
       noise: multiplier; the budget is far off, so that all do as many rounds.
       seeds: N.
       quick: whether it is to be short.
+      chunk: rounds of a call; 0 = half of all.
     """
+    rounds = 20 if quick else 100
     return (
         ("data.domains", ("vitals",)),
         ("models", ("vae",)),
         ("attacks.shadows", 0),
-        ("vae.train.rounds", 20 if quick else 100),
-        ("vae.train.rounds_per_chunk", 10 if quick else 50),
+        ("vae.train.rounds", rounds),
+        ("vae.train.rounds_per_chunk", chunk or rounds // 2),
         ("privacy.epsilon", 1000.0),
         ("privacy.noise_multiplier", noise),
         ("seeds", seeds),
     )
 
 
-def make_configs(seeds: int, quick: bool) -> list[Any]:
+def make_configs(seeds: int, quick: bool, chunk: int = 0) -> list[Any]:
     """Configs of all points.
 
     Args:
       seeds: N.
-      quick: see `settings`.
+      quick, chunk: see `settings`.
     """
     from fedjax_health.sweep.pieces import config_of, load_file
 
     base = load_file(CONFIG)
-    return [config_of(CONFIG, settings(noise, seeds, quick), base) for noise in NOISE]
+    return [config_of(CONFIG, settings(noise, seeds, quick, chunk), base) for noise in NOISE]
 
 
 def together(quick: bool) -> dict[str, Any]:
@@ -65,7 +95,7 @@ def together(quick: bool) -> dict[str, Any]:
 
     ran = train_points(make_points(make_configs(SEEDS, quick)))
     assert not any(r.failed for r in ran)
-    return {"seconds": time.perf_counter() - START, "traces": ran[0].traces, "compile_seconds": ran[0].compile_seconds}
+    return {"traces": ran[0].traces, "compile_seconds": ran[0].compile_seconds}
 
 
 class Alone:
@@ -89,8 +119,8 @@ class Alone:
         self.runs = runs_of(points, "vitals", "vae", list(range(len(points) * config.seeds)))
         self._data = p.data
 
-    def train(self, number: int) -> Any:
-        """The averaged network of one run."""
+    def states(self, number: int) -> Iterator[Any]:
+        """The state of one run after every chunk."""
         import jax
 
         from fedjax_health.federated.federation import Data
@@ -99,7 +129,20 @@ class Alone:
         state, data = self._made.init(one.key), Data(self._data, one.include)
         for _ in range(self._train.rounds // self._train.rounds_per_chunk):
             state, _metrics = self._made.run_chunk(state, one.hyper, data)
-        return jax.device_get(jax.tree.map(lambda leaf: leaf[0], state.average))
+            yield state
+
+    def looks(self, number: int) -> list[Any]:
+        """The averaged network of one run after every chunk."""
+        import jax
+
+        return [jax.device_get(jax.tree.map(lambda leaf: leaf[0], state.average)) for state in self.states(number)]
+
+    def train(self, number: int) -> Any:
+        """The averaged network of one run."""
+        import jax
+
+        *_, last = self.states(number)
+        return jax.device_get(jax.tree.map(lambda leaf: leaf[0], last.average))
 
 
 def alone(quick: bool) -> dict[str, Any]:
@@ -107,29 +150,28 @@ def alone(quick: bool) -> dict[str, Any]:
     from fedjax_health.sweep.world import make_points
 
     Alone(make_points(make_configs(1, quick)[:1])).train(0)
-    return {"seconds": time.perf_counter() - START}
+    return {}
 
 
 def steady(quick: bool) -> dict[str, Any]:
-    """Part `steady`: seconds of both, in turn, and the greatest difference between any two parameters."""
+    """Part `steady`: seconds of every way, in turn, and the greatest difference between any two parameters."""
     import jax
-    import numpy as np
 
     from fedjax_health.sweep.training import make_stage
     from fedjax_health.sweep.world import make_points
 
     points = make_points(make_configs(SEEDS, quick))
-    stage, single = make_stage(points, [point.plan.releases[0] for point in points]), Alone(points)
+    releases = [point.plan.releases[0] for point in points]
+    stages = {way: make_stage(points, releases, batching=way) for way in ("threads", "vmap")}
+    singles = {"one_device": Alone(points, 1), "all_devices": Alone(points)}
     count = len(points) * SEEDS
-    outcome, many = stage.train(0), [single.train(i) for i in range(count)]
-    on_one = Alone(points, 1)
-    few = [on_one.train(i) for i in range(count)]
-    made = [jax.tree.map(lambda leaf, i=i: leaf[i], outcome.state.average) for i in range(count)]
-    largest = max(float(np.max(np.abs(leaf))) for mine in many for leaf in jax.tree.leaves(mine))
     ways: dict[str, Callable[[], Any]] = {
-        "together": lambda: stage.train(0),
-        "alone": lambda: [single.train(i) for i in range(count)],
+        **{way: lambda stage=stage: stage.train(0).state.average for way, stage in stages.items()},
+        **{way: lambda own=own: [own.train(i) for i in range(count)] for way, own in singles.items()},
     }
+    networks = {way: call() for way, call in ways.items()}
+    for way in stages:
+        networks[way] = [jax.tree.map(lambda leaf, i=i, way=way: leaf[i], networks[way]) for i in range(count)]
     times: dict[str, list[float]] = {f"{way}{kind}": [] for way in ways for kind in ("", "_cpu")}
     for _ in range(3 if quick else 7):
         for way, call in ways.items():
@@ -137,14 +179,45 @@ def steady(quick: bool) -> dict[str, Any]:
             call()
             times[way].append(time.perf_counter() - began[0])
             times[f"{way}_cpu"].append(time.process_time() - began[1])
-    apart = {"one_device": _apart(made, few), "all_devices": _apart(made, many), "devices": _apart(few, many)}
-    return {**times, "apart": apart, "largest": largest, "traces": stage.traces(), "runs": count}
+    apart = {way: _apart(networks[way], networks["one_device"]) for way in ways if way != "one_device"}
+    largest = max(float(np.max(np.abs(leaf))) for leaf in jax.tree.leaves(networks["one_device"]))
+    traces = {way: stage.traces() for way, stage in stages.items()}
+    return {**times, "apart": apart, "largest": largest, "traces": traces, "runs": count}
+
+
+def growth(quick: bool) -> dict[str, Any]:
+    """Part `growth`: differences to the run alone on one device every 10 rounds, [looks][runs]."""
+    import jax
+
+    from fedjax_health.attacks.shadows import make_shadow_mesh
+    from fedjax_health.sweep.program import make_program
+    from fedjax_health.sweep.training import runs_of
+    from fedjax_health.sweep.world import make_points
+
+    points = make_points(make_configs(SEEDS, quick, STEP))
+    p, train, count = points[0].prepared[0], points[0].config.vae.train, len(points) * SEEDS
+    every = runs_of(points, "vitals", "vae", list(range(count)))
+    mesh, active = make_shadow_mesh(), np.ones(count, bool)
+    programs = {way: make_program(way, p.parts["vae"], train, mesh, every, p.data) for way in ("threads", "vmap")}
+    states = {way: program.start(every) for way, program in programs.items()}
+    over_all = Alone(points)
+    alone = [over_all.looks(i) for i in range(count)]
+    found: dict[str, list[list[float]]] = {"vmap": [], "all_devices": []}
+    for look in range(train.rounds // STEP):
+        networks: dict[str, list[Any]] = {"all_devices": [looks[look] for looks in alone]}
+        for way, program in programs.items():
+            states[way], _ = program.advance(states[way], every, active)
+            whole = program.collect(states[way]).average
+            networks[way] = [jax.tree.map(lambda leaf, i=i, whole=whole: leaf[i], whole) for i in range(count)]
+        for way, apart in found.items():
+            apart.append(_apart(networks[way], networks["threads"]))
+    kind = str(jax.tree.leaves(networks["threads"])[0].dtype)
+    return {"apart": found, "rounds": [STEP * (i + 1) for i in range(train.rounds // STEP)], "dtype": kind}
 
 
 def _apart(some: list[Any], others: list[Any]) -> list[float]:
     """Greatest difference of any parameter, run by run."""
     import jax
-    import numpy as np
 
     return [
         max(
@@ -155,14 +228,21 @@ def _apart(some: list[Any], others: list[Any]) -> list[float]:
     ]
 
 
+PARTS = {"together": together, "alone": alone, "steady": steady, "growth": growth}
+
+
 def main() -> None:
     """Runs one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("together", "alone", "steady"))
+    parser.add_argument("part", choices=tuple(PARTS))
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--double", action="store_true")
     args = parser.parse_args()
     work.use_host_devices(os.cpu_count() or 1)
-    found = {"together": together, "alone": alone, "steady": steady}[args.part](args.quick)
+    if args.double:
+        use_double()
+    found = PARTS[args.part](args.quick)
+    found["cpu"] = time.process_time()
     import jax
 
     device = jax.devices()[0]

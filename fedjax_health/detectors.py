@@ -6,13 +6,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fedjax_health import build, rng
-from fedjax_health.classifying import make_classifier_of, make_downstream_of
+from fedjax_health import rng
+from fedjax_health.classifying import make_classifier_of, make_downstream_of, programs_of
 from fedjax_health.config import Config
 from fedjax_health.evaluation import suite
 from fedjax_health.evaluation.anomaly import fit_anomaly
 from fedjax_health.evaluation.controls import ANOMALY, MOST_ROWS, TREES, Predict, fit_boosted, fit_controls
-from fedjax_health.evaluation.downstream import Downstream, make_trainer, view_population
+from fedjax_health.evaluation.downstream import Downstream, Programs, make_trainer
 from fedjax_health.evaluation.on_device import BATCHES, device_rows
 from fedjax_health.models.anomaly import make_anomaly
 from fedjax_health.prepared import Prepared
@@ -27,6 +27,7 @@ def fit_classifiers(
     subjects: list[suite.Subject],
     rivals: dict[str, list[Table]],
     mesh: Mesh,
+    made: dict[str, Programs] | None = None,
 ) -> suite.Fits:
     """The classifier trained through the federation on real, synthetic and both; of a detection its controls as well.
 
@@ -37,12 +38,14 @@ def fit_classifiers(
       subjects: generators and their tables.
       rivals: of `rivals.rival_tables`.
       mesh: devices.
+      made: of `make_downstream_of`.
     """
-    downstream = make_downstream_of(config, p, setting, mesh)
+    made = {} if made is None else made
+    downstream = make_downstream_of(config, p, setting, mesh, made)
     fits = suite.fit_all(setting, subjects, rivals, downstream)
     if p.domain.task != "detection":
         return fits
-    return fits._replace(detectors=fit_detectors(config, p, setting, subjects, mesh, downstream))
+    return fits._replace(detectors=fit_detectors(config, p, setting, subjects, mesh, downstream, made))
 
 
 def detector_costs(config: Config, p: Prepared, fits: suite.Fits) -> list[Row]:
@@ -66,6 +69,7 @@ def fit_detectors(
     subjects: list[suite.Subject],
     mesh: Mesh,
     downstream: Downstream,
+    made: dict[str, Programs],
 ) -> dict[tuple[str, str], Predict]:
     """What evaluation.controls names, by (generator or "-", row).
 
@@ -76,17 +80,18 @@ def fit_detectors(
       subjects: generators and their tables.
       mesh: devices.
       downstream: trains the classifier.
+      made: of `make_downstream_of`.
     """
     domain, wanted, seeds = p.domain, config.evaluation.controls, range(config.seeds)
     stage = f"{domain.name}/classifier"
     found = fit_controls(setting, subjects, downstream, p.shares, stage)
     if "anomaly" in wanted:
         anomaly = make_anomaly(domain.encoder.layout, config.vae)
-        train = config.vae.train
-        shared = domain._replace(population=view_population(domain.train, setting.include.shape[1]))
-        parts = build.build_parts(anomaly.model, shared, train, config, mesh, published=False)
+        train, address = config.vae.train, f"{domain.name}/{ANOMALY}"
+        if address not in made:
+            made[address] = programs_of(anomaly.model, train, config, p, setting, mesh)
         keys = federation_keys(rng.named_seed(config.seed, domain.name, "anomaly"), config.seeds)
-        trainer = make_trainer(parts, train, domain.train, domain.encoder, setting.include, keys)
+        trainer = make_trainer(made[address], train, domain.train, domain.encoder, setting.include, keys)
         found["-", ANOMALY] = fit_anomaly(
             trainer, anomaly, domain.train, domain.encoder, config.vae.kl_weight, f"{domain.name}/anomaly", config.seeds
         )

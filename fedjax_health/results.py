@@ -21,6 +21,7 @@ from fedjax_health.detectors import detector_costs, fit_classifiers
 from fedjax_health.devices.round import METRICS
 from fedjax_health.evaluation import central, copying, curves, efficiency, fairness, subgroup_risk, suite, tasks
 from fedjax_health.evaluation.disclosure import disclosure_rows
+from fedjax_health.evaluation.downstream import Programs
 from fedjax_health.evaluation.rivals import rival_tables
 from fedjax_health.evaluation.rows import exact_row
 from fedjax_health.evaluation.single_feature import single_feature_rows
@@ -75,6 +76,7 @@ def evaluate(
     rows: dict[str, list[Row]],
     pictures: Pictures,
     writer: Board,
+    made: dict[str, Programs] | None = None,
 ) -> suite.Fits:
     """Adds a domain's rows and curves.
 
@@ -89,10 +91,11 @@ def evaluate(
       budget: (epsilon, delta) of the run, or None without a guarantee.
       rows, pictures: added to.
       writer: TensorBoard histograms.
+      made: of `classifying.make_downstream_of`.
     """
     domain, setting = p.domain, make_setting(config, p, promise)
     rivals = rival_tables(setting, budget)
-    fits = fit_classifiers(config, p, setting, subjects, rivals, mesh)
+    fits = fit_classifiers(config, p, setting, subjects, rivals, mesh, made)
     useful, detected, fair = tasks.task_rows(setting, fits)
     attacked: list[tuple[str, str, suite.Pairs]] = []
     member, roc = suite.membership_tables(

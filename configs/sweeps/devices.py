@@ -2,6 +2,7 @@
 
 python -m launch.sweep --config=configs/sweeps/devices.py          18 points x 3 seeds
 python -m launch.sweep --config=configs/sweeps/devices.py:smoke    4 points x 2 seeds in miniature
+python -m launch.sweep --config=configs/sweeps/devices.py:small    the same 4 points x 3 seeds, 60 rounds: docs/sweeps.md
 """
 
 from __future__ import annotations
@@ -17,20 +18,22 @@ def get_config(variant: str = "") -> Sweep:
     """The sweep.
 
     Args:
-      variant: "" or "smoke".
+      variant: "", "small" or "smoke".
     """
-    if variant not in ("", "smoke"):
-        raise ValueError(f"configs/sweeps/devices.py knows no variant {variant!r}; known: smoke")
-    smoke = variant == "smoke"
+    if variant not in ("", "small", "smoke"):
+        raise ValueError(f"configs/sweeps/devices.py knows no variant {variant!r}; known: small, smoke")
+    smoke = variant != ""
+    longer = {"vae.train.rounds": 60} if variant == "small" else {}
     return Sweep(
-        name="devices_smoke" if smoke else "devices",
+        name=f"devices_{variant}" if smoke else "devices",
         config="configs/iot.py:smoke" if smoke else "configs/iot.py",
         settings={
             "data.domains": ("vitals",),
             "models": ("vae",),
             "attacks.shadows": 0,
             "privacy.mechanism": "none",
-            "seeds": 2 if smoke else 3,
+            "seeds": 2 if variant == "smoke" else 3,
+            **longer,
         },
         axes=(
             Axis("fleet", (WEARABLES, GATEWAYS) if smoke else (WEARABLES, MIXED, GATEWAYS)),

@@ -2,6 +2,7 @@
 
 python -m launch.sweep --config=configs/sweeps/heterogeneity.py          12 points x 3 seeds
 python -m launch.sweep --config=configs/sweeps/heterogeneity.py:smoke    4 points x 2 seeds in miniature
+python -m launch.sweep --config=configs/sweeps/heterogeneity.py:small    the same 4 points x 3 seeds, 60 rounds: docs/sweeps.md
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ def get_config(variant: str = "") -> Sweep:
     """The sweep.
 
     Args:
-      variant: "" or "smoke".
+      variant: "", "small" or "smoke".
     """
-    if variant not in ("", "smoke"):
-        raise ValueError(f"configs/sweeps/heterogeneity.py knows no variant {variant!r}; known: smoke")
-    smoke = variant == "smoke"
+    if variant not in ("", "small", "smoke"):
+        raise ValueError(f"configs/sweeps/heterogeneity.py knows no variant {variant!r}; known: small, smoke")
+    smoke = variant != ""
+    longer = {"vae.train.rounds": 60} if variant == "small" else {}
+    batch = 12  # of clients that share 300 devices' records anew: the largest may hold fewer than one device's
     return Sweep(
-        name="heterogeneity_smoke" if smoke else "heterogeneity",
+        name=f"heterogeneity_{variant}" if smoke else "heterogeneity",
         config="configs/iot.py:smoke" if smoke else "configs/iot.py",
         settings={
             "data.domains": ("vitals",),
@@ -31,7 +34,9 @@ def get_config(variant: str = "") -> Sweep:
             "attacks.shadows": 0,
             "data.partition.scheme": "dirichlet",
             "data.partition.num_clients": 300 if smoke else 10_000,
-            "seeds": 2 if smoke else 3,
+            **({"vae.train.batch_size": batch, "classifier.train.batch_size": batch} if smoke else {}),
+            "seeds": 2 if variant == "smoke" else 3,
+            **longer,
         },
         axes=(
             Axis("data.partition.alpha", (0.1, 10.0) if smoke else (0.1, 0.5, 2.0, 100.0)),

@@ -16,7 +16,7 @@ from fedjax_health.federated.federation import Data, Parts
 from fedjax_health.federation_config import TrainConfig
 from fedjax_health.models.base import Classifier
 from fedjax_health.models.classifier import WEIGHTS
-from fedjax_health.train.loop import make_hyper, make_train, run_rounds
+from fedjax_health.train.loop import Train, make_hyper, make_train, run_rounds
 from fedjax_health.types import Array, Hyper, Params, Table
 
 VIEWS = ("real", "synthetic", "real+synthetic")
@@ -52,6 +52,18 @@ class Downstream(NamedTuple):
     traces: Callable[[], int]
 
 
+class Programs(NamedTuple):
+    """What is compiled to train a model of evaluation, once for all federations of the same clients, N at a time.
+
+    Attributes:
+      train: of `make_train`.
+      predict: (released, values f32[M, F]) -> log-probabilities f32[M, L]; None where the model is no classifier.
+    """
+
+    train: Train
+    predict: Callable[[Any, np.ndarray], Array] | None = None
+
+
 class Trainer(NamedTuple):
     """N federations over `view_population` that are trained side by side and, being evaluation, without noise.
 
@@ -76,14 +88,29 @@ def view_population(train: Table, num_clients: int) -> Population:
     return spans_population(num_clients, 2 * held(train, num_clients).most)
 
 
+def make_programs(
+    parts: Parts, config: TrainConfig, encoder: Encoder, classifier: Classifier | None = None
+) -> Programs:
+    """Programs that are compiled when they are first used.
+
+    Args:
+      parts: federation over `view_population`.
+      config: how it trains.
+      encoder: of its records.
+      classifier: the model in `parts` where it is one.
+    """
+    ask = None if classifier is None else jax.jit(lambda released, x: classifier.predict(released, encoder.encode(x)))
+    return Programs(make_train(parts, config, shared_population=False), ask)
+
+
 def make_trainer(
-    parts: Parts, config: TrainConfig, train: Table, encoder: Encoder, include: np.ndarray, keys: Array
+    programs: Programs, config: TrainConfig, train: Table, encoder: Encoder, include: np.ndarray, keys: Array
 ) -> Trainer:
     """Prepares trainings on mixtures. All of them do the same number of steps on the same clients, so a difference between
     two of one model is one of data; one compilation serves all.
 
     Args:
-      parts: federation over `view_population`.
+      programs: of `make_programs`.
       config: how it trains.
       train: real records, client-major.
       encoder: of their schema.
@@ -94,18 +121,14 @@ def make_trainer(
     at = held(train, clients)
     encode = jax.jit(encoder.encode)
     real = np.asarray(encode(train.values))
-    program = make_train(parts, config, shared_population=False)
-    compiled: list[Any] = []
 
     def run(mixtures: list[Mixture], stage: str, numbers: Hyper) -> Any:
         data = Data(make_spans(mixtures, real, train.label, encode), jnp.asarray(include))
-        state = program.init(keys)
+        state = programs.train.init(keys)
         own = ("client_learning_rate", "server_learning_rate", "l2_clip_norm", "proximal_weight")
         hyper = make_hyper({name: getattr(config, name) for name in own}, seeds) | numbers
-        if not compiled:
-            compiled.append(program.run_chunk.lower(state, hyper, data).compile())
         outcome = run_rounds(
-            program._replace(run_chunk=compiled[0]),
+            programs.train,
             config,
             state,
             hyper,
@@ -118,12 +141,11 @@ def make_trainer(
         )
         return jax.device_get(outcome.state.average)
 
-    return Trainer(run, at, program.traces)
+    return Trainer(run, at, programs.train.traces)
 
 
 def make_downstream(
-    parts: Parts,
-    classifier: Classifier,
+    programs: Programs,
     config: TrainConfig,
     train: Table,
     encoder: Encoder,
@@ -134,13 +156,12 @@ def make_downstream(
     """Prepares federated training of the classifier. It is evaluation only: no noise, never published.
 
     Args:
-      parts: federation over `view_population`.
-      classifier: the model in `parts`.
+      programs: of `make_programs`, with its classifier.
       config, train, encoder, include, keys: as for `make_trainer`.
       weights: f32[N, L], class weights of the loss; None = 1.
     """
-    trainer = make_trainer(parts, config, train, encoder, include, keys)
-    predict = jax.jit(lambda released, x: classifier.predict(released, encoder.encode(x)))
+    trainer, predict = make_trainer(programs, config, train, encoder, include, keys), programs.predict
+    assert predict is not None
 
     def fit(view: str, synthetic: list[Table], stage: str) -> Fitted:
         return fit_mixtures([view_mixture(view, made, trainer.at) for made in synthetic], stage)

@@ -13,6 +13,7 @@ import scipy.stats.qmc
 
 from fedjax_health.types import UserError
 
+BATCHINGS = ("auto", "threads", "vmap")
 DESIGNS = ("grid", "random", "sobol", "halton")
 Settings = tuple[tuple[str, Any], ...]  # (dotted key of a config, value), in the order in which they are set
 
@@ -67,6 +68,8 @@ class Sweep:
       points: how many, of a design other than the grid.
       seed: of such a design.
       points_per_piece: most points of one compiled program, and of one worker's job; 0 = all that differ in numbers alone.
+      batching: how the runs of a piece share the machine: "threads", each by the program of one run alone, to which it is then
+        equal to the last bit; "vmap", side by side in one call; "auto", threads on a CPU and vmap on accelerators.
       select: whether one point is chosen, and how; None = all are shown and none is.
     """
 
@@ -78,6 +81,7 @@ class Sweep:
     points: int = 0
     seed: int = 0
     points_per_piece: int = 0
+    batching: str = "auto"
     select: Select | None = None
 
 
@@ -116,6 +120,10 @@ def check(sweep: Sweep) -> None:
     require(
         sweep.design != "sobol" or sweep.points & (sweep.points - 1) == 0,
         f"points={sweep.points} of a Sobol design must be a power of 2, or it is not balanced; change it or take 'halton'",
+    )
+    require(
+        sweep.batching in BATCHINGS,
+        f"batching={sweep.batching!r} is not one of {', '.join(BATCHINGS)}; give one of them",
     )
     require(sweep.points_per_piece >= 0, f"points_per_piece={sweep.points_per_piece} must be 0 (all) or more")
     if sweep.select is not None:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from fedjax_health import classifying, results
 from fedjax_health.drawing import synthesise
-from fedjax_health.evaluation.downstream import VIEWS
+from fedjax_health.evaluation.downstream import VIEWS, Programs
 from fedjax_health.evaluation.rows import SeedRow
 from fedjax_health.shadow_table import shadow_tables
 from fedjax_health.sweep.score import Score, mean_score, score
@@ -37,13 +37,14 @@ class Recorded(NamedTuple):
         """Nothing: a sweep shows figures."""
 
 
-def judge_tables(point: Point, ran: Ran, mesh: Mesh) -> list[Row]:
+def judge_tables(point: Point, ran: Ran, mesh: Mesh, made: dict[str, Programs]) -> list[Row]:
     """Every row of every table of the run, and its validation score.
 
     Args:
       point: the run.
       ran: its trainings, none failed.
       mesh: all devices, over which classifiers are trained.
+      made: programs that train them, which all points of a piece share; {} for the first.
     """
     config, plan, recorded = point.config, point.plan, Recorded(ran.metrics)
     rows: dict[str, list[Row]] = {name: [] for name in results.TABLES}
@@ -56,7 +57,7 @@ def judge_tables(point: Point, ran: Ran, mesh: Mesh) -> list[Row]:
     for p in point.prepared:
         subjects = synthesise(config, p, ran.trained, None)
         promise, curves = budget if hidden else None, results.Pictures([], [], [])
-        fits = results.evaluate(config, p, subjects, mesh, promise, budget, rows, curves, recorded)
+        fits = results.evaluate(config, p, subjects, mesh, promise, budget, rows, curves, recorded, made)
         if config.attacks.shadows:
             rows["membership"] += shadow_tables(config, plan, p, ran.done)
         rows["efficiency"] += results.cost_rows(config, p, ran.trained, recorded)
@@ -66,16 +67,17 @@ def judge_tables(point: Point, ran: Ran, mesh: Mesh) -> list[Row]:
     return [*(row for table in rows.values() for row in table), *_score_rows(scores)]
 
 
-def judge_score(point: Point, ran: Ran, mesh: Mesh) -> list[Row]:
+def judge_score(point: Point, ran: Ran, mesh: Mesh, made: dict[str, Programs]) -> list[Row]:
     """The validation score alone, and what the run spent.
 
     Args:
-      point, ran, mesh: as for `judge_tables`.
+      point, ran, mesh, made: as for `judge_tables`.
     """
     config, scores = point.config, [[] for _ in range(point.config.seeds)]
     for p in point.prepared:
         subjects = synthesise(config, p, ran.trained, None)
-        downstream = classifying.make_downstream_of(config, p, classifying.make_setting(config, p, None), mesh)
+        setting = classifying.make_setting(config, p, None)
+        downstream = classifying.make_downstream_of(config, p, setting, mesh, made)
         for g in subjects:
             fitted = downstream.fit(VIEWS[1], g.tables, f"{p.domain.name}/classifier/{g.name}")
             for s in range(config.seeds):

@@ -40,12 +40,14 @@ class Piece(NamedTuple):
       config: file of the runs' config, such as "configs/iot.py:smoke".
       points: what each run has other than that file, as (dotted key, value).
       judged: "tables" (every figure of a run's tables) or "score" (that of validation clients alone, see `sweep.score`).
+      batching: how its runs share the devices, see `Sweep`; no part of the name, since it moves last digits alone.
     """
 
     name: str
     config: str
     points: tuple[Settings, ...]
     judged: str = "tables"
+    batching: str = "auto"
 
 
 Engine: TypeAlias = Callable[[Sequence[Piece], str], None]  # (pieces, folder): every piece's result file is then there
@@ -177,7 +179,7 @@ def static_part(config: Config) -> str:
 
 
 def make_pieces(
-    file: str, points: Sequence[Settings], points_per_piece: int = 0, judged: str = "tables"
+    file: str, points: Sequence[Settings], points_per_piece: int = 0, judged: str = "tables", batching: str = "auto"
 ) -> list[Piece]:
     """Deals the points of a sweep into pieces: by what must be compiled, then by size. The same point twice is run once.
 
@@ -185,7 +187,7 @@ def make_pieces(
       file: of the runs' config.
       points: settings of each run.
       points_per_piece: most points of a piece; 0 = all that share a program.
-      judged: of a Piece.
+      judged, batching: of a Piece.
 
     Raises:
       UserError: of a run's config.
@@ -201,7 +203,7 @@ def make_pieces(
         step = points_per_piece or len(whole)
         for first in range(0, len(whole), step):
             configs, settings = zip(*whole[first : first + step], strict=True)
-            pieces.append(Piece(_name((judged, *configs)), file, settings, judged))
+            pieces.append(Piece(_name((judged, *configs)), file, settings, judged, batching))
     return pieces
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedjax_health.config import to_json
+from fedjax_health.evaluation.downstream import Programs
 from fedjax_health.evaluation.efficiency import run_rows
 from fedjax_health.federated import sharding
 from fedjax_health.files import replacing
@@ -58,13 +59,14 @@ def run_piece(piece: Piece, folder: str) -> str:
     began = time.perf_counter()
     points = make_points([config_of(piece.config, settings, base) for settings in piece.points])
     LOG.info("%s: %d points loaded and planned in %.0f s", piece.name, len(points), time.perf_counter() - began)
-    ran = train_points(points)
+    ran = train_points(points, piece.batching)
     judge = judge_tables if piece.judged == "tables" else judge_score
+    made: dict[str, Programs] = {}
     lines: list[tuple[Any, ...]] = []
     about: list[dict[str, Any]] = []
     for point, mine, settings in zip(points, ran, piece.points, strict=True):
         began = time.perf_counter()
-        rows = [] if mine.failed else judge(point, mine, mesh)
+        rows = [] if mine.failed else judge(point, mine, mesh, made)
         seconds = time.perf_counter() - began
         rows += _machine_rows(point, mine, seconds)
         name = point_name(to_json(point.config))

@@ -81,7 +81,7 @@ def first_pieces(sweep: Sweep, folder: str) -> list[Piece]:
     """
     points = points_of(sweep, folder)
     if sweep.select is None:
-        return make_pieces(sweep.config, points, sweep.points_per_piece)
+        return make_pieces(sweep.config, points, sweep.points_per_piece, batching=sweep.batching)
     first = rungs(sweep)[0]
     return _rung(sweep, points, first, 1, len(rungs(sweep)) == 1)
 
@@ -89,7 +89,8 @@ def first_pieces(sweep: Sweep, folder: str) -> list[Piece]:
 def _rung(sweep: Sweep, points: Sequence[Settings], rounds: int, first_trial: int, last: bool) -> list[Piece]:
     config = config_of(sweep.config, points[0])
     chosen = rung_points(points, config, rounds, first_trial, last)
-    return make_pieces(sweep.config, chosen, sweep.points_per_piece, "tables" if last else "score")
+    judged = "tables" if last else "score"
+    return make_pieces(sweep.config, chosen, sweep.points_per_piece, judged, sweep.batching)
 
 
 def run_sweep(sweep: Sweep, folder: str, engine: Engine) -> str:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from fedjax_health import build, prepare
-from fedjax_health.attacks.shadows import AXIS, make_shadow_mesh
+from fedjax_health.attacks.shadows import make_shadow_mesh
 from fedjax_health.data.representation import layout_of
 from fedjax_health.federated.federation import init_state
 from fedjax_health.privacy.plan import Release
 from fedjax_health.randomness import BY_SEED, noise_seed, training_keys
-from fedjax_health.sweep.program import Outcome, Runs, make_program, side_by_side, train_runs
+from fedjax_health.sweep.program import Outcome, Runs, make_program, train_runs
 from fedjax_health.sweep.world import Point
 from fedjax_health.train.loop import make_hyper
 from fedjax_health.train.stage import Trained, round_limit
@@ -71,16 +70,17 @@ class Stage(NamedTuple):
     traces: Callable[[], int]
 
 
-def train_points(points: Sequence[Point]) -> list[Ran]:
+def train_points(points: Sequence[Point], batching: str = "auto") -> list[Ran]:
     """Trains every point's every stage, in the order of the plan.
 
     Args:
       points: of one piece; all have as many seeds.
+      batching: of `design.BATCHINGS`.
     """
     found = [Ran({}, {}, "", 0.0, 0.0, 0) for _ in points]
     for number in range(len(points[0].plan.releases)):
         name = points[0].plan.releases[number].stage
-        stage = make_stage(points, [point.plan.releases[number] for point in points], found)
+        stage = make_stage(points, [point.plan.releases[number] for point in points], found, batching)
         for block, mine in enumerate(stage.blocks):
             outcome = stage.train(block)
             for place, i in enumerate(mine):
@@ -90,13 +90,16 @@ def train_points(points: Sequence[Point]) -> list[Ran]:
     return found
 
 
-def make_stage(points: Sequence[Point], releases: Sequence[Release], before: Sequence[Ran] = ()) -> Stage:
+def make_stage(
+    points: Sequence[Point], releases: Sequence[Release], before: Sequence[Ran] = (), batching: str = "auto"
+) -> Stage:
     """Compiles one training for all points.
 
     Args:
       points: of one piece.
       releases: the same stage of each point's plan.
       before: what the stages before it left; () = it is the first.
+      batching: of `design.BATCHINGS`.
     """
     first, seeds, (domain, model) = points[0], points[0].config.seeds, releases[0].stage.split("/")
     p, mesh, train = first.of(domain), make_shadow_mesh(), build.model_config(model, first.config).train
@@ -104,27 +107,22 @@ def make_stage(points: Sequence[Point], releases: Sequence[Release], before: Seq
     allowed = [_limit(point, release, ran) for point, release, ran in zip(points, releases, before, strict=True)]
     step = _block(first, domain, model, len(points), mesh)
     size = -(-step * seeds // mesh.size) * mesh.size
-    program = make_program(p.parts[model], train.rounds_per_chunk, mesh, side_by_side(size // mesh.size))
-    split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
-    shared = jax.device_put(p.data._replace(x=jnp.zeros(0)) if p.fitted else p.data, whole)
+    shared = p.data._replace(x=jnp.zeros(0)) if p.fitted else p.data
     blocks = [np.arange(start, min(start + step, len(points))) for start in range(0, len(points), step)]
 
     def runs_in(block: int) -> Runs:
         which = np.resize([i * seeds + s for i in blocks[block] for s in range(seeds)], size)
-        return jax.device_put(runs_of(points, domain, model, which.tolist()), split)
+        return runs_of(points, domain, model, which.tolist())
 
     runs = runs_in(0)
-    began = time.perf_counter()
-    on = jax.device_put(np.ones(size, bool), split)
-    chunk = program.chunk.lower(program.init(runs.key), runs, on, shared).compile()  # pyright: ignore[reportFunctionMemberAccess]
-    compile_seconds = time.perf_counter() - began
+    program = make_program(batching, p.parts[model], train, mesh, runs, shared)
 
     def run(block: int) -> Outcome:
         mine = runs if block == 0 else runs_in(block)
         limits = np.asarray([allowed[i][0] for i in blocks[block]])
-        return train_runs(chunk, program.init(mine.key), mine, shared, limits, seeds, train, first.plan.formal)
+        return train_runs(program, mine, limits, seeds, train, first.plan.formal)
 
-    return Stage(run, blocks, [reason for _, reason in allowed], compile_seconds, program.traces)
+    return Stage(run, blocks, [reason for _, reason in allowed], program.compile_seconds, program.traces)
 
 
 def _limit(point: Point, release: Release, ran: Ran) -> tuple[int, str]:

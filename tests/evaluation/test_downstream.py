@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import toy
 
-from fedjax_health.evaluation.downstream import make_downstream, view_population
+from fedjax_health.evaluation.downstream import make_downstream, make_programs, view_population
 from fedjax_health.evaluation.mixtures import (
     Mixture,
     dealt_mixture,
@@ -160,7 +160,8 @@ def test_one_program_serves_every_mixture_and_equal_mixtures_give_equal_classifi
     parts = toy.make_parts(classifier, config, private=False, population=population)
     include = np.ones((2, clients), bool)
     include[0, 3] = include[1, 5] = False
-    downstream = make_downstream(parts, classifier, config, train, domain.encoder, include, toy.keys(0, 1))
+    programs = make_programs(parts, config, domain.encoder, classifier)
+    downstream = make_downstream(programs, config, train, domain.encoder, include, toy.keys(0, 1))
     made = [train._replace(label=1 - train.label)] * 2
     real = downstream.fit("real", made, "a")
     both = list(zip(made, include, strict=True))

@@ -10,7 +10,7 @@ import pytest
 import toy
 
 from fedjax_health.evaluation.anomaly import fit_anomaly
-from fedjax_health.evaluation.downstream import make_trainer
+from fedjax_health.evaluation.downstream import make_programs, make_trainer
 from fedjax_health.evaluation.mixtures import held, spans_population
 from fedjax_health.models.anomaly import make_anomaly
 from fedjax_health.models.classifier import balanced_weights, focal, make_classifier
@@ -73,7 +73,8 @@ def test_the_anomaly_detector_reads_benign_records_only_and_finds_strange_what_i
     include = np.ones((seeds, clients), bool)
 
     def fit(table):
-        trainer = make_trainer(parts, config.train, table, domain.encoder, include, toy.keys(0, 1))
+        programs = make_programs(parts, config.train, domain.encoder)
+        trainer = make_trainer(programs, config.train, table, domain.encoder, include, toy.keys(0, 1))
         return fit_anomaly(trainer, anomaly, table, domain.encoder, 1.0, "toy/anomaly", seeds)
 
     sick = train.label != 0

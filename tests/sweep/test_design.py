@@ -60,6 +60,7 @@ def test_designs_fill_ranges_as_asked(kind: str):
         ({"axes": (Axis("a"),)}, "neither values nor low < high"),
         ({"axes": (Axis("a", low=1.0, high=2.0),)}, "a grid cannot list"),
         ({"points": 5}, "points=5"),
+        ({"batching": "rows"}, "batching='rows' is not one of"),
         ({"design": "sobol", "points": 6}, "power of 2"),
         ({"axes": (Axis("a", low=0.0, high=2.0, log=True),), "design": "random", "points": 2}, "start above 0"),
         ({"select": Select(keep=1.0)}, "select.keep"),

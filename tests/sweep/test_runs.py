@@ -12,13 +12,16 @@ import pandas as pd
 import pytest
 
 from fedjax_health import experiment, prepare
+from fedjax_health.federated import sharding
+from fedjax_health.federated.federation import Data
 from fedjax_health.randomness import BY_SEED
 from fedjax_health.sweep import run_piece as running
 from fedjax_health.sweep.engines.local import run_local
 from fedjax_health.sweep.pieces import Piece, config_of, is_done, make_pieces, result_path
 from fedjax_health.sweep.results import read_results, settings_of, write_hparams, write_sweep
-from fedjax_health.sweep.training import train_points
-from fedjax_health.sweep.world import make_points
+from fedjax_health.sweep.training import Ran, runs_of, train_points
+from fedjax_health.sweep.world import Point, make_points
+from fedjax_health.train.loop import make_train
 from fedjax_health.train.metrics import Writer
 from fedjax_health.types import UserError
 
@@ -68,14 +71,20 @@ def largest_difference(a: object, b: object) -> float:
     return max(float(np.max(np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)))) for x, y in pairs)
 
 
-def test_every_run_is_that_of_launch_main(tmp_path):
-    """Three points x two seeds on four devices in one program, against `experiment.train` over the clients of all devices."""
+@pytest.fixture(scope="module")
+def threaded() -> tuple[list[Point], list[Ran]]:
+    """Three points x two seeds, one piece, by one program."""
     (piece,) = make_pieces(FILE, POINTS)
-    configs = [config_of(FILE, settings) for settings in piece.points]
-    ran = train_points(make_points(configs))
+    made = make_points([config_of(FILE, settings) for settings in piece.points])
+    return made, train_points(made)
+
+
+def test_every_run_is_that_of_launch_main(threaded, tmp_path):
+    """Against `experiment.train` over the clients of all four devices."""
+    made, ran = threaded
     assert [r.traces for r in ran] == [1] * 3 and not any(r.failed for r in ran)
     averages = [r.trained["vitals/vae"].state.average for r in ran]
-    config, path, trained = configs[1], str(tmp_path), ran[1].trained["vitals/vae"]
+    config, path, trained = made[1].config, str(tmp_path), ran[1].trained["vitals/vae"]
     (p,), plan = prepare.load(config)
     with Writer(path) as writer:
         alone = experiment.train(config, plan, plan.releases[0], p, {}, path, writer, BY_SEED)
@@ -85,6 +94,34 @@ def test_every_run_is_that_of_launch_main(tmp_path):
     np.testing.assert_allclose(ran[1].metrics["vitals/vae"]["sim/loss"], losses, rtol=1e-5)
     assert largest_difference(averages[0], averages[2]) > 1e-3  # another trial draws other noise
     assert largest_difference(averages[0], averages[1]) > 1e-3
+
+
+def trained_alone(made: Point, seed: int) -> object:
+    """What a run publishes that is trained by itself on one device."""
+    config, p = made.config, made.of("vitals")
+    parts = prepare.with_federations(p.domain, p.include, config, sharding.make_mesh(1)).parts["vae"]
+    train, own = make_train(parts, config.vae.train), runs_of([made], "vitals", "vae", [seed])
+    state = train.init(own.key)
+    for _ in range(config.vae.train.rounds // config.vae.train.rounds_per_chunk):
+        state, _ = train.run_chunk(state, own.hyper, Data(p.data, own.include))
+    return jax.device_get(jax.tree.map(lambda leaf: leaf[0], state.average))
+
+
+def test_one_program_for_all_runs_is_to_the_last_bit_that_of_each_alone(threaded):
+    """Threads give the very numbers of one device; side by side in one call they differ in last digits, as sums are ordered."""
+    made, threads = threaded
+    mapped = train_points(made, "vmap")
+    assert [r.traces for r in threads] == [r.traces for r in mapped] == [1, 1, 1]
+    assert [r.done["vitals/vae"] for r in threads] == [r.done["vitals/vae"] for r in mapped] == [6, 4, 6]
+    for i, s in ((0, 1), (1, 0)):
+        by_itself = trained_alone(made[i], s)
+        one, other = (
+            jax.tree.map(lambda leaf, s=s: leaf[s], ran[i].trained["vitals/vae"].state.average)
+            for ran in (threads, mapped)
+        )
+        assert largest_difference(one, by_itself) == 0.0
+        assert largest_difference(other, by_itself) <= 1e-6
+    assert largest_difference(trained_alone(made[0], 0), trained_alone(made[0], 1)) > 1e-3
 
 
 @pytest.mark.long
