@@ -30,6 +30,7 @@ def train(**changes: Any) -> dict[str, Any]:
         "client_optimizer": "sgd",
         "client_learning_rate": 0.02,
         "server_learning_rate": 0.01,
+        "server_schedule": "constant",
         "proximal_weight": 0.01,
         "concurrency": 200,
         "max_staleness": 8,
@@ -88,6 +89,7 @@ def get_config() -> Any:
         "generator_batch": 256,
         "generator_learning_rate": 1e-3,
         "discriminator_steps": "fixed",
+        "generator": "direct",
     }
     critic = {"rounds": 600, "batch_size": 24, "client_learning_rate": 0.05, "l2_clip_norm": 0.5}
     return ConfigDict(

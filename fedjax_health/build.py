@@ -148,6 +148,7 @@ def training_numbers(section: ModelConfig | ClassifierConfig, noise_multiplier: 
     return {
         "client_learning_rate": train.client_learning_rate,
         "server_learning_rate": train.server_learning_rate,
+        "rounds": float(train.rounds),
         "l2_clip_norm": train.l2_clip_norm,
         "proximal_weight": train.proximal_weight,
         "noise_multiplier": noise_multiplier,

@@ -20,7 +20,7 @@ from fedjax_health.data.population import Population
 from fedjax_health.devices.round import DeviceLayer
 from fedjax_health.federated.adaptive_clip import with_clip_norm
 from fedjax_health.federated.aggregate import Aggregator, make_mean
-from fedjax_health.federated.algorithms import SERVER_OPTIMIZERS, Algorithm, make_fedavg, make_local_rule
+from fedjax_health.federated.algorithms import SCHEDULES, SERVER_OPTIMIZERS, Algorithm, make_fedavg, make_local_rule
 from fedjax_health.federated.client import make_plan, make_run_client
 from fedjax_health.federated.cohort import CohortSampler, make_fixed, make_full, make_poisson
 from fedjax_health.federated.cyclic import check_turns, make_cyclic_poisson
@@ -144,6 +144,7 @@ def build_federation(
         transform=transform,
         aggregator=secure.aggregator if secure else _aggregator(train, drawn, private),
         server_optimizer=SERVER_OPTIMIZERS[train.server_optimizer](),
+        schedule=SCHEDULES[train.server_schedule],
         mesh=mesh,
         clients_per_chunk=chunk,
         by_examples=train.aggregation.weighting == "examples",

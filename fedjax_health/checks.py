@@ -22,6 +22,7 @@ MECHANISMS = (
 GANS = ("gan", "wgan_gp", "acgan", "medgan")
 MODELS = ("vae", *GANS, "diffusion", "pategan")
 DECODERS = ("independent", "causal")  # of a VAE
+GENERATORS = ("direct", "causal")  # of a GAN
 ONE_SHOTS = ("copula",)  # models of statistics alone, which nobody trains
 RIVALS = ("aim",)
 
@@ -117,6 +118,12 @@ def _check_models(c: Config) -> None:
             "generator is updated; set either",
         )
         positive(name, model, "penalty", "generator_steps", "generator_batch", "generator_learning_rate")
+        check_choice(f"{name}.generator", model.generator, GENERATORS)
+        require(
+            model.generator == "direct" or (name != "medgan" and not set(c.data.domains) & set(STREAMS)),
+            f"config {name}.generator={model.generator!r} is for tables, and not for medgan, whose decoder makes the "
+            "rows; set it to 'direct'",
+        )
     require(c.vae.kl_weight > 0, f"config vae.kl_weight={c.vae.kl_weight} must be positive")
     check_choice("vae.decoder", c.vae.decoder, DECODERS)
     require(

@@ -61,6 +61,7 @@ def check_train(c: TrainConfig, path: str, mechanism: str) -> None:
     check_choice(f"{path}.algorithm", c.algorithm, ALGORITHMS)
     check_choice(f"{path}.sampler", c.sampler, ("poisson", "fixed", "full"))
     check_choice(f"{path}.server_optimizer", c.server_optimizer, ("sgd", "adam", "rmsprop", "yogi", "adagrad"))
+    check_choice(f"{path}.server_schedule", c.server_schedule, ("constant", "cosine"))
     check_choice(f"{path}.client_optimizer", c.client_optimizer, ("sgd", "adam"))
     require(c.step_clip_norm >= 0, f"config {path}.step_clip_norm={c.step_clip_norm} must be 0 (none) or positive")
     require(
@@ -87,6 +88,11 @@ def check_train(c: TrainConfig, path: str, mechanism: str) -> None:
     _check_hierarchy(c, path)
     if c.clip_quantile:
         _check_adaptive_clip(c, path, mechanism)
+    require(
+        c.server_schedule == "constant" or c.hierarchy.institutions == 0,
+        f"config {path}.server_schedule={c.server_schedule!r} follows rounds, and a hierarchy's server steps at meetings; set "
+        "it to 'constant' or hierarchy.institutions to 0",
+    )
     if c.aggregation.secure != "none":
         check_secure(c, path, mechanism)
     if mechanism != "none":

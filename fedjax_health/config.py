@@ -89,6 +89,8 @@ class GanConfig:
       train: how the clients train.
       discriminator_steps: "fixed" (a generator update every round) or "adaptive" (split only: after 1, 2, 5, 10, 20 or 50
         rounds, more where the discriminator does not tell fakes; see `models.ladder`).
+      generator: "direct", a network whose outputs are the row, or "causal", each cell from noise of its own and those before it
+        (see `models.column_rows`; of tables, not of streams, nor of medGAN, whose rows are made by its decoder).
     """
 
     hidden: tuple[int, ...]
@@ -101,6 +103,7 @@ class GanConfig:
     generator_learning_rate: float
     train: TrainConfig
     discriminator_steps: str = "fixed"
+    generator: str = "direct"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,6 +91,8 @@ class TrainConfig:
       server_optimizer: "sgd", "adam", "rmsprop", "yogi" or "adagrad" on the mean update (FedAdam = fedavg with "adam").
       client_optimizer: "sgd" or "adam", fresh in every round.
       client_learning_rate, server_learning_rate: > 0.
+      server_schedule: of server_learning_rate, and of generator_learning_rate where the server trains a generator: "constant",
+        or "cosine", from the whole in the first round to 0 after `rounds` of them.
       proximal_weight: mu of fedprox, >= 0.
       concurrency: fedbuff: clients in training at any time (> 0).
       max_staleness: fedbuff: updates from a model older than this many server steps are dropped (> 0).
@@ -132,6 +134,7 @@ class TrainConfig:
     hierarchy: HierarchyConfig
     clip_quantile: float = 0.0
     clip_learning_rate: float = 0.2
+    server_schedule: str = "constant"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -230,6 +230,7 @@ class Synthesizer:
         values = {
             "client_learning_rate": train.client_learning_rate,
             "server_learning_rate": train.server_learning_rate,
+            "rounds": float(train.rounds),
             "l2_clip_norm": train.l2_clip_norm,
             "noise_multiplier": plan.noise_multiplier,
             "kl_weight": 1.0,

@@ -72,6 +72,7 @@ RULES = [
     (OPEN | train(hierarchy__institutions=4, algorithm="fedbuff"), "needs fedavg or fedprox"),
     (OPEN | train(hierarchy__institutions=4, algorithm="scaffold", step_clip_norm=0.0), "needs fedavg or fedprox"),
     (OPEN | train(hierarchy__institutions=4, aggregation__rule="median"), "needs fedavg or fedprox"),
+    (OPEN | train(hierarchy__institutions=4, server_schedule="cosine"), "steps at meetings"),
     (OPEN | train(hierarchy__institutions=4, aggregation__attack="alie"), "needs fedavg or fedprox"),
     (OPEN | train(hierarchy__institutions=4, compression__down_bits=8), "institutions send models as they are"),
     (OPEN | train(algorithm="fedbuff", compression__down_bits=8), "fedbuff has no institutions"),
@@ -149,6 +150,7 @@ RULES = [
     (COPULA | {"data.representation": "public"}, "space of data.representation='copula' and not 'public'"),
     (COPULA | {"data.representation": "scores"}, "space of data.representation='copula' and not 'scores'"),
     ({"data.domains": ("vital_stream",), "vae.decoder": "causal"}, "goes through time as it is"),
+    ({"data.domains": ("vital_stream",), "wgan_gp.generator": "causal"}, "is for tables"),
     # rivals
     (OPEN | {"evaluation.rivals": ("aim",)}, "this run has no finite one"),
     ({"privacy.epsilon": INFINITE, "evaluation.rivals": ("aim",)}, "this run has no finite one"),

@@ -106,6 +106,7 @@ def train_config(
         "client_optimizer": "sgd", "client_learning_rate": 0.1, "server_learning_rate": 1.0, "proximal_weight": 0.01,
         "concurrency": 6, "max_staleness": 8, "step_clip_norm": 0.0, "l2_clip_norm": 0.5, "ema_decay": 0.9,
         "clip_quantile": 0.0, "clip_learning_rate": 0.2, "convergence_window": 0, "convergence_tolerance": 0.01,
+        "server_schedule": "constant",
     }  # fmt: skip
     rule = {
         "rule": "mean", "weighting": "equal", "assumed_attackers": 0.2, "attack": "none", "attackers": 0.0,
@@ -212,7 +213,7 @@ def hyper(seeds: int | None = 1, **changes: float) -> Hyper:
     values = {
         "client_learning_rate": 0.1, "server_learning_rate": 1.0, "proximal_weight": 0.01, "l2_clip_norm": 0.5,
         "noise_multiplier": 1.0, "kl_weight": 1.0, "penalty": 10.0, "generator_learning_rate": 1e-2,
-        "reconstruction_weight": 0.5,
+        "reconstruction_weight": 0.5, "rounds": 6.0,
     }  # fmt: skip
     assert set(changes) <= set(values), changes
     shape = () if seeds is None else (seeds,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,14 +24,24 @@ HYPER = {
 }
 TRAIN = toy.train_config(rounds=1, rounds_per_chunk=1, cohort=1, batch_size=5, local_steps=1)
 JOINT, SPLIT = (tuple(f"{gan}-{placement}" for gan in checks.GANS) for placement in ("joint", "split"))
-NAMES = ("vae", "vae-causal", "diffusion", "pategan-split", *SPLIT, *JOINT)
+NAMES = (
+    "vae",
+    "vae-causal",
+    "diffusion",
+    "pategan-split",
+    *SPLIT,
+    *JOINT,
+    "wgan_gp-causal-split",
+    "acgan-causal-joint",
+)
 
 
 def make(name: str, layout: Layout, hidden: tuple[int, ...] = (6,), latent: int = 2, rows: int = 8) -> Any:
-    """A model of the registry by name and placement, such as "gan-split"; or the classifier; `rows` a generator step."""
+    """A model of the registry by name, generator and placement, such as "gan-split"; or the classifier; `rows` a step."""
     if name == "classifier":
         return make_classifier(layout.dim, L, (6,))
-    kind, _, placement = name.partition("-")
+    kind, *rest = name.split("-")
+    placement = rest[-1] if rest else ""
     if kind == "vae":
         section: Any = VaeConfig(hidden, "auto", latent, 1.0, TRAIN, placement or "independent")
     elif kind == "diffusion":
@@ -40,4 +51,5 @@ def make(name: str, layout: Layout, hidden: tuple[int, ...] = (6,), latent: int 
     else:
         of_gan = MedganConfig if kind == "medgan" else GanConfig
         section = of_gan(hidden, "auto", latent, placement, 10.0, 2, rows, 0.02, TRAIN)
+        section = dataclasses.replace(section, generator="causal" if "causal" in rest else "direct")
     return build.MODELS[kind](layout, L, section)

@@ -114,7 +114,7 @@ def make_arena(
             jnp.concatenate([real.label, made.label], 1),
             *(jnp.asarray(np.stack(s).astype(np.int32)) for s in spans),
         )
-        numbers = ("client_learning_rate", "server_learning_rate", "l2_clip_norm", "proximal_weight")
+        numbers = ("client_learning_rate", "server_learning_rate", "l2_clip_norm", "proximal_weight", "rounds")
         outcome = run_rounds(
             program,
             config,

@@ -125,7 +125,7 @@ def make_trainer(
     def run(mixtures: list[Mixture], stage: str, numbers: Hyper) -> Any:
         data = Data(make_spans(mixtures, real, train.label, encode), jnp.asarray(include))
         state = programs.train.init(keys)
-        own = ("client_learning_rate", "server_learning_rate", "l2_clip_norm", "proximal_weight")
+        own = ("client_learning_rate", "server_learning_rate", "l2_clip_norm", "proximal_weight", "rounds")
         hyper = make_hyper({name: getattr(config, name) for name in own}, seeds) | numbers
         outcome = run_rounds(
             programs.train,

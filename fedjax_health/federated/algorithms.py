@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from fedjax_health import tree
@@ -25,6 +26,25 @@ SERVER_OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "yogi": lambda: optax.scale_by_yogi(b1=0.9, b2=0.99, eps=1e-5, initial_accumulator_value=1e-6),
     "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=1e-6, eps=1e-5),
 }
+
+DECAYED = ("server_learning_rate", "generator_learning_rate")  # what the server itself steps by
+
+
+def cosine(round: Array, hyper: Hyper) -> Hyper:
+    """The numbers of a round with the server's learning rates times (1 + cos(pi t / T)) / 2, t rounds done of T, 0 after them.
+
+    Args:
+      round: t i32[].
+      hyper: traced numbers; "rounds" is T.
+
+    Source: Loshchilov & Hutter 2016, arXiv 1608.03983.
+    """
+    done = jnp.minimum(round.astype(jnp.float32) / hyper["rounds"], 1.0)
+    factor = 0.5 * (1.0 + jnp.cos(jnp.float32(jnp.pi) * done))
+    return {name: factor * value if name in DECAYED else value for name, value in hyper.items()}
+
+
+SCHEDULES: dict[str, Callable[[Array, Hyper], Hyper]] = {"constant": lambda round, hyper: hyper, "cosine": cosine}
 
 
 def apply_rule(rule: optax.GradientTransformation, direction: Update, state: Any, params: Any) -> tuple[Update, Any]:

@@ -165,6 +165,7 @@ class Parts(NamedTuple):
     transform: UpdateTransform
     aggregator: Aggregator
     server_optimizer: optax.GradientTransformation
+    schedule: Callable[[Array, Hyper], Hyper]
     mesh: Mesh
     clients_per_chunk: int
     by_examples: bool

@@ -123,6 +123,7 @@ def server_step(parts: Parts, state: State, hyper: Hyper, message: Any) -> tuple
       (state with params, server, average and control replaced, metrics).
     """
     direction, control = parts.algorithm.server(message, state.control, hyper)
+    hyper = parts.schedule(state.round, hyper)
     update, server = apply_rule(parts.server_optimizer, direction, state.server, state.params.client)
     rate = hyper["server_learning_rate"]
     client = jax.tree.map(lambda w, d: w - rate * d, state.params.client, update)

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from fedjax_health.config import GanConfig
 from fedjax_health.data.encode import Layout
 from fedjax_health.models.base import GenerativeModel, Mlp, ModelParams, apply, conditioned, masked_mean, no_refine
+from fedjax_health.models.column_rows import make_by_columns
 from fedjax_health.models.generator_steps import Judgement, make_server
+from fedjax_health.models.maker import Maker, make_direct
 from fedjax_health.models.mixed import blank_missing, expected, hardened, relaxed
 from fedjax_health.types import Array, Batch, Hyper, Metrics, Params, Update
 
@@ -55,45 +57,6 @@ NON_SATURATING = Game(
 )
 
 
-class Maker(NamedTuple):
-    """How rows come out of noise.
-
-    Attributes:
-      init: key -> (generator, helpers): what the game trains, and what clients train beside it ({} = nothing).
-      release: (generator, helpers) -> what rows are made of.
-      out: (released, label i32[n], key) -> f32[n, D], numeric values, then logits.
-      relax: whether the discriminator sees relaxed draws of bits and blocks, else their probabilities.
-      loss: (helpers, records f32[n, D], label i32[n]) -> f32[n], which trains the helpers; None without any.
-    """
-
-    init: Callable[[Array], tuple[Params, dict[str, Params]]]
-    release: Callable[[Params, dict[str, Params]], Params]
-    out: Callable[[Params, Array, Array], Array]
-    relax: bool
-    loss: Callable[[dict[str, Params], Array, Array], Array] | None
-
-
-def make_direct(layout: Layout, num_classes: int, config: GanConfig, network: nn.Module | None = None) -> Maker:
-    """A generator whose outputs are the row: a network of noise z ~ N(0, I) and label.
-
-    Args:
-      layout: meaning of the D axis.
-      num_classes: L.
-      config: sizes.
-      network: f32[n, latent + L] -> f32[n, D]; None = dense layers of the sizes in `config`.
-    """
-    network = network or Mlp(config.hidden, layout.dim, config.dense)
-
-    def init(key: Array) -> tuple[Params, dict[str, Params]]:
-        return network.init(key, jnp.zeros((1, config.latent + num_classes), jnp.float32)), {}
-
-    def out(released: Params, label: Array, key: Array) -> Array:
-        z = jax.random.normal(key, (label.shape[0], config.latent))
-        return apply(network, released, conditioned(z, label, num_classes))
-
-    return Maker(init, lambda generator, helpers: generator, out, True, None)
-
-
 def make_adversarial(
     layout: Layout,
     num_classes: int,
@@ -115,21 +78,24 @@ def make_adversarial(
       num_classes: L.
       config: sizes, placement, server-side generator training.
       game: losses.
-      maker: how rows are made; None = `make_direct`.
+      maker: how rows are made; None = `make_direct`, or with generator="causal" `make_by_columns`.
       critic: f32[n, D + L] -> f32[n, K]; None = dense layers of the sizes in `config`.
 
     Returns:
       GenerativeModel; only what makes rows is released.
     """
-    maker = maker or make_direct(layout, num_classes, config)
+    make = make_by_columns if config.generator == "causal" else make_direct
+    maker = maker or make(layout, num_classes, config)
     critic = critic or Mlp(config.hidden, game.outputs, config.dense)
     split = config.placement == "split"
     centring = split and config.discriminator_steps == "adaptive" and not game.centred
 
-    def rows(released: Params, label: Array, key: Array, relax: bool = maker.relax) -> Array:
+    def rows(released: Params, label: Array, key: Array, codes: str = maker.codes) -> Array:
         key_z, key_u = jax.random.split(key)
         out = maker.out(released, label, key_z)
-        return relaxed(layout, out, key_u) if relax else expected(layout, out)
+        if codes == "drawn":
+            return out
+        return relaxed(layout, out, key_u) if codes == "relaxed" else expected(layout, out)
 
     def output(disc: Params, x: Array, label: Array) -> Array:
         x = blank_missing(layout, x)  # fakes must show a missing cell's code to be comparable
@@ -202,7 +168,7 @@ def make_adversarial(
         return {**update, "generator": direction}, {**metrics, "sim/generator_loss": loss}
 
     def sample(released: Params, label: Array, key: Array) -> Array:
-        return hardened(layout, rows(released, label, key, relax=True))
+        return hardened(layout, rows(released, label, key, "drawn" if maker.codes == "drawn" else "relaxed"))
 
     def score(params: ModelParams, x: Array, label: Array, key: Array) -> Array:
         del key  # the critic is deterministic (LOGAN, Hayes et al. 2019, arXiv 1705.07663)

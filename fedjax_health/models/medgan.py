@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from fedjax_health.config import MedganConfig
 from fedjax_health.data.encode import Layout
-from fedjax_health.models.adversarial import NON_SATURATING, Maker, make_adversarial
+from fedjax_health.models.adversarial import NON_SATURATING, make_adversarial
 from fedjax_health.models.base import GenerativeModel, Mlp, apply, conditioned
+from fedjax_health.models.maker import Maker
 from fedjax_health.models.mixed import surprise
 from fedjax_health.types import Array, Params
 
@@ -62,4 +63,4 @@ def make_medgan(layout: Layout, num_classes: int, config: MedganConfig) -> Gener
         code = jnp.tanh(apply(encoder, helpers["encoder"], conditioned(x, label, num_classes)))
         return surprise(layout, x, decode(helpers["decoder"], code, label), jnp.ones((1, layout.numeric), jnp.float32))
 
-    return make_adversarial(layout, num_classes, config, NON_SATURATING, Maker(init, release, out, False, loss))
+    return make_adversarial(layout, num_classes, config, NON_SATURATING, Maker(init, release, out, "expected", loss))

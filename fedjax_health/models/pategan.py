@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from fedjax_health.config import GanConfig, PateganConfig
 from fedjax_health.data.encode import Layout
-from fedjax_health.models.adversarial import NON_SATURATING, make_adversarial, make_direct
+from fedjax_health.models.adversarial import NON_SATURATING, make_adversarial
 from fedjax_health.models.base import Ballot, GenerativeModel, Mlp, ModelParams, apply, conditioned
+from fedjax_health.models.maker import make_direct
 from fedjax_health.models.mixed import blank_missing, relaxed
 from fedjax_health.types import Array, Hyper, Metrics, Params, Update
 

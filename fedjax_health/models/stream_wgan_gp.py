@@ -5,8 +5,9 @@ from __future__ import annotations
 from fedjax_health.config import GanConfig
 from fedjax_health.data.encode import Layout
 from fedjax_health.data.stream_schema import StreamSchema
-from fedjax_health.models.adversarial import make_adversarial, make_direct
+from fedjax_health.models.adversarial import make_adversarial
 from fedjax_health.models.base import GenerativeModel
+from fedjax_health.models.maker import make_direct
 from fedjax_health.models.temporal import WindowDecoder, WindowEncoder, coarse_steps
 from fedjax_health.models.wgan_gp import GAME
 

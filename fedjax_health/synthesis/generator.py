@@ -198,5 +198,5 @@ def _section(model: str, network: Network | Coder | Denoiser) -> ModelConfig:
     make = MedganConfig if model == "medgan" else GanConfig
     return make(
         network.hidden, "dot", network.latent, "joint", penalty=0.0, generator_steps=0, generator_batch=0,
-        generator_learning_rate=0.0, train=train,
+        generator_learning_rate=0.0, train=train, generator=network.generator,
     )  # fmt: skip

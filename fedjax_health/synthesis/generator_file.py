@@ -18,15 +18,15 @@ import jax
 import numpy as np
 
 from fedjax_health import __version__
-from fedjax_health.checks import DECODERS, MODELS, ONE_SHOTS
-from fedjax_health.config import DiffusionConfig, ModelConfig, VaeConfig
+from fedjax_health.checks import DECODERS, GENERATORS, MODELS, ONE_SHOTS
+from fedjax_health.config import DiffusionConfig, GanConfig, ModelConfig, VaeConfig
 from fedjax_health.data.schema import Schema, schema_from_dict
 from fedjax_health.files import replacing, write_text
 from fedjax_health.registry import lookup
 from fedjax_health.sections import section
 from fedjax_health.types import UserError
 
-FORMAT = 3
+FORMAT = 4
 ENDING = ".generator.json"
 _KEYS = (
     "format",
@@ -55,13 +55,17 @@ class Network:
 
     Attributes:
       hidden, latent: hidden layer sizes and latent size, 1 to 2^20 each.
+      generator: "direct" or, of a GAN, "causal".
     """
 
     hidden: tuple[int, ...]
     latent: int
+    generator: str = "direct"
 
     def __post_init__(self):
         _check_sizes(*self.hidden, self.latent)
+        if self.generator not in GENERATORS:
+            raise UserError(f"generator {self.generator!r} is not one of {', '.join(GENERATORS)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +125,7 @@ def sizes(section: ModelConfig) -> Sizes:
         return Denoiser(section.hidden, section.steps)
     if isinstance(section, VaeConfig):
         return Coder(section.hidden, section.latent, section.decoder)
-    return Network(section.hidden, section.latent)
+    return Network(section.hidden, section.latent, section.generator if isinstance(section, GanConfig) else "direct")
 
 
 class Stored(NamedTuple):

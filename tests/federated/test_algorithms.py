@@ -76,7 +76,12 @@ def build(settings, counts, dim=DIM, devices=2):
 
 
 def hyper(**changes):
-    values = {"client_learning_rate": RATE, "server_learning_rate": SERVER_RATE, "proximal_weight": MU}
+    values = {
+        "client_learning_rate": RATE,
+        "server_learning_rate": SERVER_RATE,
+        "proximal_weight": MU,
+        "rounds": ROUNDS - 1,
+    }
     return {name: jnp.float32(value) for name, value in (values | changes).items()}
 
 
@@ -227,6 +232,28 @@ def test_server_optimizer_equals_numpy(rule):
     np.testing.assert_allclose(weights(state), expected, rtol=1e-5, atol=1e-5)
     for other in {"adam", "rmsprop", "yogi", "adagrad"} - {rule}:
         assert np.max(np.abs(numpy_fedavg(weights(start), rounds, size, server=moments(other))[0] - expected)) > 1e-3
+
+
+def test_a_cosine_schedule_equals_numpy_and_ends_at_nothing():
+    """(1 + cos(pi t / 3)) / 2 after t rounds: 1, 3/4, 1/4, and 0 in a fourth; of the server's own generator steps, too."""
+    rates, rounds = iter((1.0, 0.75, 0.25, 0.0)), replay(RAGGED, sampler="fixed")
+    parts, _ = build(config(server_schedule="cosine", sampler="fixed"), RAGGED)
+
+    def init(key):
+        return ModelParams(least_squares(DIM).init(key).client, jnp.float32(0.0))
+
+    def refine(params, hyper, key):
+        return params._replace(server=params.server + hyper["generator_learning_rate"]), {}
+
+    parts = parts._replace(model=parts.model._replace(init=init, refine=refine))
+    built = parts, jax.jit(parts.scheme.make_round(parts))
+    start, state = train(built, store(RAGGED), generator_learning_rate=2.0)
+    size = (1,) * len(RAGGED)
+    expected, _ = numpy_fedavg(weights(start), rounds, size, server=lambda d: SERVER_RATE * next(rates) * d)
+    np.testing.assert_allclose(weights(state), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(state.params.server, 2.0 * 2.0, rtol=1e-6)
+    plain, _ = numpy_fedavg(weights(start), rounds, size, server=lambda d: SERVER_RATE * d)
+    assert np.max(np.abs(plain - expected)) > 1e-3
 
 
 @pytest.mark.parametrize(("algorithm", "numbers"), [("fedprox", {"proximal_weight": 0.0}), ("fednova", {})])

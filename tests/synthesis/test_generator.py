@@ -37,7 +37,8 @@ KEY = sampling_key(0, "toy", "vae")
 
 
 def network(name: str, hidden: tuple[int, ...] = (8,)):
-    return dataclasses.replace(toy.model_config(name), hidden=hidden)
+    own = {"generator": "causal"} if name == "acgan" else {}  # one GAN makes its rows column by column
+    return dataclasses.replace(toy.model_config(name), hidden=hidden, **own)
 
 
 def released(name: str, seed: int):
@@ -97,6 +98,9 @@ def test_nothing_but_what_is_released_goes_out(run):
     raw = json.loads(text)
     assert raw["class_shares"] == SHARES[0].tolist()
     assert raw["network"] == {"hidden": [8], "latent": 2, "decoder": "independent"}
+    for name, generator in (("gan", "direct"), ("acgan", "causal"), ("pategan", "direct")):
+        of_gan = json.loads((run / f"toy_{name}.generator.json").read_text())["network"]
+        assert of_gan == {"hidden": [8], "latent": 2, "generator": generator}
     assert json.loads((run / "toy_diffusion.generator.json").read_text())["network"] == {"hidden": [8], "steps": 6}
     with np.load(run / "toy_medgan.generator.npz", allow_pickle=False) as file:
         assert {name.split("/")[1] for name in file.files} == {"generator", "decoder"}
