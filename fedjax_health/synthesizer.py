@@ -263,7 +263,7 @@ class Synthesizer:
         spread = rng.host_rng(self.seed, rng.Stream.SPREAD, "table")
         kind = chosen.representation
         fitted = fit_representation(
-            table.values, table.label, weight, schema, kind, plan.statistics_noise, normals, spread
+            table.values, table.label, weight, table.client, schema, kind, plan.statistics_noise, normals, spread
         )
         return shares, fitted, encode_table(table.values, table.label, schema, kind, fitted, spread)
 
