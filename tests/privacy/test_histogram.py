@@ -84,7 +84,7 @@ def test_noise_is_smoothed_away_where_the_prior_is_right_and_overruled_where_it_
 
 
 def test_a_prior_that_is_too_wide_is_corrected_and_adds_no_error_of_its_own(monkeypatch):
-    """The distribution function is as near as the noise lets it be, cells are far nearer; a threshold alone would be farther."""
+    """The distribution function is as near as the noise lets it be, and cells are nearer; a threshold alone does worse."""
     rng, clients, at = np.random.default_rng(6), 2000, np.arange(256)
     truth = clients * scipy.stats.norm.pdf(at, 110, 12)
     prior = scipy.stats.norm.pdf(at, 128, 30) + 1e-4
