@@ -4,7 +4,8 @@ python -m launch.main --config=configs/streams.py            2,000 simulated pat
 python -m launch.main --config=configs/streams.py:smoke      the same stages in miniature
 python -m launch.main --config=configs/streams.py:non_eeg --config.data.path=FOLDER  20 volunteers at rest and under stress
 
-docs/streams.md has the figures. Privacy is that of every run: --config.privacy.mechanism=central_gaussian with more clients.
+docs/streams.md has the figures. Privacy is that of every run: --config.privacy.mechanism=central_gaussian with more clients,
+and for the GAN an l2_clip_norm, which it has not here.
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ def get_config(variant: str = "") -> ConfigDict:
         l2_clip_norm=10.0,
         step_clip_norm=100.0,
     )
-    gan.hidden, gan.latent, gan.generator_steps = (16, 32), 32, 2
-    gan.train.update(rounds=800, rounds_per_chunk=50, batch_size=12, local_steps=2, l2_clip_norm=10.0, ema_decay=0.98)
+    # the mean gradient of small cohorts in many rounds, without momentum, as for tables (configs/vitals.py)
+    gan.hidden, gan.latent, gan.generator_steps, gan.generator_learning_rate = (16, 32), 32, 1, 3e-4
+    gan.train.update(rounds=6_000, rounds_per_chunk=500, batch_size=12, local_steps=1, cohort=30, ema_decay=0.999)
+    gan.train.update(client_learning_rate=1.0, step_clip_norm=0.0, l2_clip_norm=1e6)
+    gan.train.update(server_optimizer="rmsprop", server_learning_rate=2e-3)
     config.classifier.train.update(rounds=200, batch_size=12)
     if variant == "smoke":
         config.name = "streams_smoke"

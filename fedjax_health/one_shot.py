@@ -28,7 +28,8 @@ def released_of(p: Prepared) -> list[dict[str, np.ndarray]]:
 def traffic(schema: Schema, layout: Layout, fitted: Fitted, private: bool) -> Traffic:
     """What a client sends and receives for a copula, in uncompressed 32-bit numbers.
 
-        up = 4 L (1 + sum_j cells_j + pairs + bits + sum of block sizes), pairs = J (J + 1) / 2, twice if cells may be missing
+        up = 4 L (1 + sum_j cells_j + pairs + bits + sum of block sizes)
+        pairs = (J + 1) (J + 2) / 2, twice if cells may be missing
         down = 4 (1 + L) sum_j edges_j: the cells' edges and F of each class there, without which no client can say its scores
 
     A client that has no record in a class sends its zeros all the same, since what it leaves out would tell.
@@ -42,7 +43,7 @@ def traffic(schema: Schema, layout: Layout, fitted: Fitted, private: bool) -> Tr
     parts, inputs = variables(schema), schema.inputs
     cells = sum(len(edges_of(v, MOST_NOISY) if private else edges_of(v)) - 1 for v in parts)
     gaps = any(inputs[v.column].nullable or (v.other >= 0 and inputs[v.other].nullable) for v in parts)
-    pairs = len(parts) * (len(parts) + 1) // 2 * (2 if gaps else 1)
+    pairs = (len(parts) + 1) * (len(parts) + 2) // 2 * (2 if gaps else 1)
     numbers = schema.num_classes * (1 + cells + pairs + layout.bits + sum(layout.blocks))
     edges = sum(len(np.unique(row)) for row in fitted.edges)  # rows repeat their last edge
     return Traffic(FLOAT_BYTES * numbers, FLOAT_BYTES * (1 + schema.num_classes) * edges)

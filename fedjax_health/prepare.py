@@ -211,6 +211,7 @@ def fit(
         asked.values,
         asked.label,
         weight,
+        asked.client,
         p.domain.schema,
         config.representation,
         plan.statistics_noise,

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 import jax
 
 from fedjax_health import build, drawing, experiment, rng, workdir
-from fedjax_health.build_attacks import make_attacks
+from fedjax_health.build_attacks import make_attacks, make_disclosures
 from fedjax_health.checks import STREAMS
 from fedjax_health.classifying import make_setting
 from fedjax_health.config import Config, to_json
 from fedjax_health.data.stream_schema import StreamSchema
 from fedjax_health.detectors import fit_classifiers
 from fedjax_health.evaluation import efficiency, suite, tasks
+from fedjax_health.evaluation.disclosure import disclosure_rows
 from fedjax_health.evaluation.rows import write_rows
 from fedjax_health.evaluation.stream_suite import StreamPoint, stream_points, stream_rows
 from fedjax_health.federated import distributed, sharding
@@ -104,7 +105,7 @@ def run(config: Config, path: str) -> str | None:
                 prepared, plan = load(config, randomness, manifest.setdefault("notes", {}))
                 keep_shares(randomness, path, kept_of(prepared))
             rows: dict[str, list[Row]] = {
-                name: [] for name in ("streams", "utility", "membership", "efficiency", "privacy")
+                name: [] for name in ("streams", "utility", "membership", "disclosure", "efficiency", "privacy")
             }
             points: list[StreamPoint] = []
             done: dict[str, int] = {}
@@ -195,6 +196,7 @@ def evaluate(
     fits = fit_classifiers(config, p, setting, subjects, {}, sharding.make_local_mesh())
     rows["utility"] += tasks.task_rows(setting, fits)[0]
     rows["membership"] += suite.membership_tables(setting, subjects, fits, make_attacks())[0]
+    rows["disclosure"] += disclosure_rows(setting, subjects, make_disclosures())
 
 
 def _write_points(points: list[StreamPoint], path: str) -> None:

@@ -221,7 +221,7 @@ class Synthesizer:
         if kind == "public":
             return shares, (), np.asarray(jax.jit(make_encoder(schema).encode)(jnp.asarray(table.values)))
         fitted = fit_representation(
-            table.values, table.label, weight, schema, kind, plan.statistics_noise, normals, spread
+            table.values, table.label, weight, table.client, schema, kind, plan.statistics_noise, normals, spread
         )
         return shares, fitted, encode_table(table.values, table.label, schema, kind, fitted, spread)
 

@@ -196,10 +196,10 @@ def test_a_clients_bytes_are_counted():
     bare_domain = prepare.bare_domain("toy", given, sharding.make_mesh())
     p = prepare.measure(bare_domain, prepare.plan_privacy(given, [bare_domain]), given, prepare.BY_SEED)
     found = one_shot.traffic(toy.SCHEMA, domain().encoder.layout, p.fitted[0], False)
-    # systolic 60 ... 260, pulse pressure 0 ... 230 (bounded as diastolic is), lactate 0 ... 20 by tenths; 6 pairs twice
+    # systolic 60 ... 260, pulse pressure 0 ... 230 (bounded as diastolic is), lactate 0 ... 20 by tenths; 10 pairs twice
     cells = [round((v.high - v.low) / v.step) + 1 for v in variables(toy.SCHEMA)]
     assert cells[0] == 201 and cells[2] == 201
-    assert found.up == 4 * 2 * (1 + sum(cells) + 12 + 2 + 3)
+    assert found.up == 4 * 2 * (1 + sum(cells) + 20 + 2 + 3)
     assert found.down == 4 * 3 * sum(len(set(e)) for e in np.asarray(p.fitted[0].edges).tolist())
 
 

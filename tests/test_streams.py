@@ -55,6 +55,10 @@ def test_a_run_makes_its_files(tmp_path, mechanism):
     useful = read_rows(str(run / "tables" / "utility.csv"))
     more = {"real@50%", "real@50%+synthetic", "real+chosen"}
     assert {r.row for r in useful} == {"real", "synthetic", "real+synthetic", "gaussian-copula"} | more
+    told = read_rows(str(run / "tables" / "disclosure.csv"))
+    assert {r.model for r in told} == {"vae", "real"} and {"linkability", "inference:condition"} <= {
+        r.row for r in told
+    }
     windows = pd.read_parquet(run / "synthetic" / "vital_stream_vae.parquet")
     assert windows.groupby("window").size().eq(24).all() and windows["condition"].nunique() == 2
     assert windows["spo2"].between(70, 100).all()

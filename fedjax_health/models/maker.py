@@ -34,22 +34,26 @@ class Maker(NamedTuple):
     loss: Callable[[dict[str, Params], Array, Array], Array] | None
 
 
-def make_direct(layout: Layout, num_classes: int, config: GanConfig, network: nn.Module | None = None) -> Maker:
+def make_direct(
+    layout: Layout, num_classes: int, config: GanConfig, network: nn.Module | None = None, fresh: int = 0
+) -> Maker:
     """A generator whose outputs are the row: a network of noise z ~ N(0, I) and label.
 
     Args:
       layout: meaning of the D axis.
       num_classes: L.
       config: sizes.
-      network: f32[n, latent + L] -> f32[n, D]; None = dense layers of the sizes in `config`.
+      network: f32[n, fresh + latent + L] -> f32[n, D]; None = dense layers of the sizes in `config`.
+      fresh: numbers of noise beside the latent, which come first.
     """
     network = network or Mlp(config.hidden, layout.dim, config.dense)
+    noise = fresh + config.latent
 
     def init(key: Array) -> tuple[Params, dict[str, Params]]:
-        return network.init(key, jnp.zeros((1, config.latent + num_classes), jnp.float32)), {}
+        return network.init(key, jnp.zeros((1, noise + num_classes), jnp.float32)), {}
 
     def out(released: Params, label: Array, key: Array) -> Array:
-        z = jax.random.normal(key, (label.shape[0], config.latent))
+        z = jax.random.normal(key, (label.shape[0], noise))
         return apply(network, released, conditioned(z, label, num_classes))
 
     return Maker(init, lambda generator, helpers: generator, out, "relaxed", None)

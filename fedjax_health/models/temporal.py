@@ -10,11 +10,10 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_health.models.dense import make_dot_general
 from fedjax_health.types import Array, UserError
-
-MOVE = 1 / 3  # of a public spread: what a sensor moves in a step, in order of magnitude
 
 
 def coarse_steps(steps: int, widths: Sequence[int]) -> int:
@@ -77,15 +76,12 @@ class WindowDecoder(nn.Module):
     Attributes:
       steps, channels, hidden: as in `WindowEncoder`.
       dense: form of the first layer's product.
-      summed: whether the layers give the first step and then moves in units of MOVE, which are summed up: a window of an
-        untrained network then wanders, as sensors do, instead of jumping from step to step.
     """
 
     steps: int
     channels: int
     hidden: tuple[int, ...]
     dense: str = "auto"
-    summed: bool = False
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
@@ -97,6 +93,41 @@ class WindowDecoder(nn.Module):
         for width in widths[-2::-1]:
             pairs = nn.Dense(2 * width)(with_neighbours(nn.leaky_relu(window, 0.2)))
             window = pairs.reshape(n, 2 * pairs.shape[1], width)
-        if self.summed:
-            window = jnp.cumsum(jnp.concatenate([window[:, :1], MOVE * window[:, 1:]], axis=1), axis=1)
         return window.reshape(n, -1)
+
+
+class NoisyWindow(nn.Module):
+    """Noise to a window: a course from the latent, a memory of each channel, and what each reading has of its own.
+
+        x[t, c] = course[t, c] + m[t, c] + s[t, c] e[t, c],   m[t, c] = a_c m[t - 1, c] + r[t, c] d[t, c],   e, d ~ N(0, 1)
+
+    course, log r and log s come from the latent by doubling convolutions, a_c in (0, 1) is a parameter. A latent alone, of
+    fewer numbers than a window has cells, cannot make the noise of sensors: its windows are smooth, and a critic sees that at
+    once. Readings beyond a channel's range are its ends, where real sensors stop as well.
+
+    Attributes:
+      steps, hidden, dense: as in `WindowDecoder`.
+      low, high: ends of each channel's range, in model space.
+    """
+
+    steps: int
+    hidden: tuple[int, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    dense: str = "auto"
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        """f32[n, 2 * T * C + Z] -> f32[n, T * C]; the first numbers are d and e."""
+        n, steps, channels = z.shape[0], self.steps, len(self.low)
+        size = steps * channels
+        moves, own = (z[:, i : i + size].reshape(n, steps, channels) for i in (0, size))
+        out = WindowDecoder(steps, 3 * channels, self.hidden, self.dense)(z[:, 2 * size :]).reshape(n, steps, -1)
+        course, r, s = jnp.split(out, 3, axis=2)
+        memory = nn.sigmoid(self.param("memory", nn.initializers.ones, (channels,), jnp.float32))
+        lag = np.subtract.outer(np.arange(steps, dtype=np.float32), np.arange(steps, dtype=np.float32))[..., None]
+        past = jnp.where(lag >= 0, memory[None, None] ** np.maximum(lag, 0.0), 0.0)
+        moved = jnp.einsum("tuc,nuc->ntc", past, jnp.exp(jnp.clip(r, -4.0, 3.0) - 1.0) * moves)
+        window = course + moved + jnp.exp(jnp.clip(s, -4.0, 3.0) - 1.0) * own
+        low, high = (jnp.asarray(end, jnp.float32)[None, None] for end in (self.low, self.high))
+        return jnp.clip(window, low, high).reshape(n, -1)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import dp_accounting
 import numpy as np
+from scipy.special import ndtr, ndtri
 
-from fedjax_health.data.cells import EVERYWHERE, edges_of, kept, prior_of, variables
+from fedjax_health.data.cells import EVERYWHERE, Variable, edges_of, kept, moved, prior_of, variables
 from fedjax_health.data.empirical import exact_functions
 from fedjax_health.data.representation import Fitted, normal_knots, scores_of
 from fedjax_health.data.schema import Schema
-from fedjax_health.privacy.histogram import correlation_of, noisy_cumulative, noisy_products, reconciled, smooth
+from fedjax_health.privacy.histogram import noisy_cumulative, reconciled, smooth
+from fedjax_health.privacy.moments import (
+    CONSTANT,
+    bound_of,
+    bounded_weights,
+    correlation_of,
+    moments_of,
+    noisy_products,
+    shrunk,
+)
 from fedjax_health.types import Normals, UserError
 
 MOST_NOISY = 1024  # cells of a column under noise
@@ -48,13 +59,14 @@ def fit_representation(
     values: np.ndarray,
     label: np.ndarray,
     weight: np.ndarray,
+    client: np.ndarray,
     schema: Schema,
     kind: str,
     noise_multiplier: float,
     normals: Callable[[str], Normals],
     spread: np.random.Generator,
 ) -> Fitted:
-    """Distribution functions and correlations from sums over clients (see `privacy.histogram`).
+    """Distribution functions and correlations from sums over clients (see `privacy.histogram` and `privacy.moments`).
 
     With "copula" each query is asked for all records and for those of each class, and both answers are reconciled. A client's
     weights sum to 1 over all its classes, so the answers of the classes together move by no more than the whole's, and with
@@ -64,6 +76,7 @@ def fit_representation(
       values: f32[M, F], records of the clients that exist.
       label: i32[M], their classes.
       weight: f64[M], of records: 1 / (records of the client) each, or all 1 without privacy.
+      client: i32[M], whose they are.
       schema: their columns.
       kind: "scores" or "copula".
       noise_multiplier: z of each query; 0 = exact.
@@ -81,7 +94,7 @@ def fit_representation(
     classes, count = schema.num_classes, len(parts)
     by_class = kind == "copula"
     noise = noise_multiplier * (SPLIT if by_class else 1.0)
-    own, found = kept(values, parts), []
+    own, found, totals = kept(values, parts), [], []
     for j, v in enumerate(parts):
         if not noise:
             edges, below = exact_functions(
@@ -94,12 +107,13 @@ def fit_representation(
         whole, deviation = noisy_cumulative(masses.sum(0), noise, count, normals(f"cells {j}"))
         each = v.step > 0 and np.isclose(edges[1] - edges[0], v.step) and np.isclose(edges[-1] - edges[-2], v.step)
         if not by_class:
-            shared = smooth(whole, deviation, prior_of(v, edges), bool(each))
+            shared = _smooth(whole, deviation, v, edges, bool(each))
             densities = np.tile(shared, (classes, 1))
         else:
             asked = [noisy_cumulative(m, noise, count, normals(f"cells {j} {c}"))[0] for c, m in enumerate(masses)]
             whole, asked, less = reconciled(whole, np.stack(asked))
-            shared = smooth(whole, deviation * less, prior_of(v, edges), bool(each))
+            totals.append(float(whole[-1]))
+            shared = _smooth(whole, deviation * less, v, edges, bool(each))
             # what a class is taken for until it shows
             known = shared + EVERYWHERE * max(shared.sum(), 1e-9) / len(shared)
             densities = np.stack([smooth(a, deviation * less, known / known.sum(), False) for a in asked])
@@ -113,8 +127,21 @@ def fit_representation(
     if not by_class:
         return fitted
     gaps = any(schema.inputs[v.column].nullable or (v.other >= 0 and schema.inputs[v.other].nullable) for v in parts)
-    rho = _correlations(scores_of(own, label, parts, fitted, spread), label, weight, classes, noise, gaps, normals)
-    return fitted._replace(factor=np.linalg.cholesky(rho).astype(np.float32))
+    scores = scores_of(own, label, parts, fitted, spread)
+    deviation = 0.0
+    if noise:
+        bound = bound_of(noise_multiplier, count, max(totals))
+        weight, deviation = bounded_weights(scores, label, weight, client, classes, gaps, bound), noise * bound
+    moments = _moments(scores, label, weight, classes, deviation, gaps, normals)
+    if noise:
+        fitted = fitted._replace(below=_shifted(fitted.below, moments.mean, moments.spread).astype(np.float32))
+    return fitted._replace(factor=np.linalg.cholesky(moments.rho).astype(np.float32))
+
+
+def _smooth(whole: np.ndarray, deviation: float, v: Variable, edges: np.ndarray, digits: bool) -> np.ndarray:
+    """Masses of all classes: smoothed towards the public prior, and again towards one that lies where the first result does."""
+    first = smooth(whole, deviation, prior_of(v, edges), False)
+    return smooth(whole, deviation, prior_of(moved(v, edges, first), edges), digits)
 
 
 def _masses(own: np.ndarray, label: np.ndarray, weight: np.ndarray, edges: np.ndarray, classes: int) -> np.ndarray:
@@ -138,26 +165,46 @@ def _functions(edges: np.ndarray, densities: np.ndarray, shared: np.ndarray) -> 
     return edges[changes], below[:, changes]
 
 
-def _correlations(
+class Moments(NamedTuple):
+    """Of each class's scores: mean and spread f64[L, J], correlation f64[L, J, J]."""
+
+    mean: np.ndarray
+    spread: np.ndarray
+    rho: np.ndarray
+
+
+def _shifted(below: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Distribution functions under which scores have mean 0 and spread 1: Phi((Phi^-1(F) - mean) / spread), f64[L, J, n]."""
+    return ndtr((ndtri(below.astype(np.float64)) - mean[..., None]) / spread[..., None])
+
+
+def _moments(
     scores: np.ndarray,
     label: np.ndarray,
     weight: np.ndarray,
     classes: int,
-    noise: float,
+    deviation: float,
     gaps: bool,
     normals: Callable[[str], Normals],
-) -> np.ndarray:
-    """Correlation of each class's scores, f64[L, J, J], the closer to that of all the less is known of it."""
-    products, pairs, deviation = noisy_products(scores, weight, noise, gaps, normals("products"))
+) -> Moments:
+    """Moments of each class's scores, those of classes the closer to those of all the less is known of them."""
+    products, pairs = noisy_products(scores, weight, deviation, gaps, normals("products"))
     asked = [
-        noisy_products(scores[label == c], weight[label == c], noise, gaps, normals(f"products {c}"))
+        noisy_products(scores[label == c], weight[label == c], deviation, gaps, normals(f"products {c}"))
         for c in range(classes)
     ]
     products, of_class, less = reconciled(products, np.stack([a[0] for a in asked]))
-    pairs, class_pairs, _ = (
-        reconciled(pairs, np.stack([a[1] for a in asked])) if gaps else (pairs, [pairs] * classes, 1)
-    )
-    shared = correlation_of(products, pairs, deviation * less)
-    return np.stack(
-        [correlation_of(p, n, deviation * less, shared) for p, n in zip(of_class, class_pairs, strict=True)]
-    )
+    pairs, class_pairs, _ = reconciled(pairs, np.stack([a[1] for a in asked]))
+    deviation *= less
+    held = max(float(pairs[-1, -1]), 1e-9)
+    shared = correlation_of(moments_of(products, pairs)[1], held, deviation)
+    found = []
+    for p, n in zip(of_class, class_pairs, strict=True):
+        mean, covariance = moments_of(p, n)
+        held = max(float(n[-1, -1]), 1e-9)
+        scale = np.sqrt(np.clip(np.diag(covariance), 0.25, 4.0))
+        ratio = deviation / held
+        mean = shrunk(mean, ratio / (CONSTANT * np.sqrt(2.0)))
+        spread = np.exp(shrunk(np.log(scale), ratio / 2.0))
+        found.append((mean, spread, correlation_of(covariance, held, deviation, shared)))
+    return Moments(*(np.stack(leaf) for leaf in zip(*found, strict=True)))

@@ -118,7 +118,7 @@ def test_exact_distribution_functions_give_their_members_away_and_noisy_ones_do_
         some = with_canary_clients(real, Table(*(c[own] for c in CANARIES))._replace(client=np.arange(own.sum())), 4)
         normals = np.random.default_rng(3)
         fitted = fit_representation(
-            some.values, some.label, client_weights(some.client), SCHEMA, "copula", noise, lambda _, n=normals: n,
+            some.values, some.label, client_weights(some.client), some.client, SCHEMA, "copula", noise, lambda _, n=normals: n,
             np.random.default_rng(4),
         )  # fmt: skip
         found[noise] = lower_bounds(function_scores(fitted, SCHEMA, CANARIES), own, DELTA, 0)["one run"]

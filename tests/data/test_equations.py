@@ -133,7 +133,7 @@ def test_so_they_do_in_the_datas_own_space(kind):
     values, label = flows(), labels(2000)
     nothing = lambda query: np.random.default_rng(0)  # noqa: E731
     rng = np.random.default_rng(1)
-    fitted = fit_representation(values, label, np.ones(2000), FLOWS, kind, 0.0, nothing, rng)
+    fitted = fit_representation(values, label, np.ones(2000), np.arange(2000), FLOWS, kind, 0.0, nothing, rng)
     decode = jax.jit(make_decode(FLOWS))
     assert layout_of(FLOWS, kind).dim == 7
     back = np.asarray(decode(encode_table(values, label, FLOWS, kind, fitted, rng), label, fitted))

@@ -55,7 +55,8 @@ def labels(values):
 def fit(values, kind="copula"):
     none = lambda query: np.random.default_rng(0)  # noqa: E731
     label = labels(values)
-    return fit_representation(values, label, np.ones(len(values)), SCHEMA, kind, 0.0, none, np.random.default_rng(1))
+    own, weight = np.arange(len(values)), np.ones(len(values))
+    return fit_representation(values, label, weight, own, SCHEMA, kind, 0.0, none, np.random.default_rng(1))
 
 
 def encode(values, kind, fitted, spread):

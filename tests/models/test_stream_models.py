@@ -18,7 +18,7 @@ from fedjax_health.data.stream_schema import stream_schema
 from fedjax_health.models.causal import CausalMixture
 from fedjax_health.models.stream_vae import make_stream_vae
 from fedjax_health.models.stream_wgan_gp import make_stream_wgan_gp
-from fedjax_health.models.temporal import WindowDecoder, WindowEncoder, coarse_steps, with_neighbours
+from fedjax_health.models.temporal import NoisyWindow, WindowEncoder, coarse_steps, with_neighbours
 from fedjax_health.types import Batch, UserError
 
 pytestmark = pytest.mark.quick_compile
@@ -162,13 +162,24 @@ def test_the_convolutions_are_local_and_the_same_at_every_step():
     assert (np.flatnonzero(moved > 1e-6) == [7, 8, 9]).all()
     later = np.asarray(run(jnp.roll(x, 2, axis=1)))
     np.testing.assert_allclose(later[2:-1], np.asarray(run(x))[1:-2], atol=1e-5)
-    decoder = WindowDecoder(32, 3, (4, 6))
-    z = jnp.zeros((2, 5), jnp.float32)
-    params = decoder.init(jax.random.key(2), z + 1.0)
-    plain = np.asarray(decoder.apply(params, z + 1.0)).reshape(2, 32, 3)
-    summed = np.asarray(decoder.clone(summed=True).apply(params, z + 1.0)).reshape(2, 32, 3)
-    np.testing.assert_allclose(summed[:, 0], plain[:, 0], rtol=1e-6)
-    np.testing.assert_allclose(np.diff(summed, axis=1), plain[:, 1:] / 3, atol=1e-5)
+
+
+def test_a_made_window_has_memory_noise_of_its_own_and_stays_in_range():
+    """With a latent of 0 an untrained network gives course 0, and r = s = 1 / e everywhere: an AR(1) plus noise."""
+    steps, rows = 8, 20_000
+    network = NoisyWindow(steps, (4, 6), (-9.0, -0.5), (9.0, 0.5))
+    z = jax.random.normal(jax.random.key(4), (rows, 2 * steps * 2 + 3)).at[:, 2 * steps * 2 :].set(0.0)
+    params = network.init(jax.random.key(5), z[:1])
+    x = np.asarray(jax.jit(network.apply)(params, z), np.float64).reshape(rows, steps, 2)
+    a, power = 1 / (1 + np.exp(-1.0)), np.exp(-2.0)
+    moved = power * np.cumsum(a ** (2.0 * np.arange(steps)))
+    np.testing.assert_allclose(x[..., 0].var(0), moved + power, rtol=0.05)
+    for lag in (1, 3):
+        product = (x[:, lag:, 0] * x[:, :-lag, 0]).mean(0)
+        np.testing.assert_allclose(product, a**lag * moved[:-lag], atol=0.01)
+    assert np.abs(x[..., 1]).max() == 0.5 and 0.1 < np.mean(np.abs(x[..., 1]) == 0.5) < 0.9
+    other = np.asarray(network.apply(params, z[:5].at[:, 2 * steps * 2 :].set(1.0))).reshape(5, steps, 2)
+    assert np.abs(other - x[:5]).max() > 0.01  # the latent moves it
 
 
 @functools.cache

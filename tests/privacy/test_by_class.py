@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from privacy.test_histogram import Quiet, innovations, upper
+from privacy.test_histogram import Quiet, innovations
+from privacy.test_moments import sent
 
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.privacy import fit
+from fedjax_health.privacy.fit import client_weights
+from fedjax_health.privacy.moments import bound_of, bounded_weights
 
 Z, J, CLASSES = 1.7, 2, 3
 SCHEMA = Schema(
@@ -43,8 +46,10 @@ def asked(monkeypatch, values, label, client):
         return ask(masses, z, columns, Quiet())
 
     monkeypatch.setattr(fit, "noisy_cumulative", noted)
-    weight = fit.client_weights(client)
-    fit.fit_representation(values, label, weight, SCHEMA, "copula", Z, lambda query: Quiet(), np.random.default_rng(0))
+    weight = client_weights(client)
+    fit.fit_representation(
+        values, label, weight, client, SCHEMA, "copula", Z, lambda query: Quiet(), np.random.default_rng(0)
+    )
     monkeypatch.undo()
     return found
 
@@ -69,20 +74,14 @@ def test_no_client_moves_the_distribution_functions_of_all_and_of_classes_furthe
     assert 0.99 < max(found) <= 1 + 1e-6  # attained by a client of one class whose records lie in the first cell
 
 
-def products(label, scores, weight):
-    """Answers of the correlation query, of all records and of each class."""
-    found = []
-    with pytest.MonkeyPatch.context() as patch:
-        ask = fit.noisy_products
+BOUND = 2.5
 
-        def noted(scores, weight, z, gaps, generator):
-            whole, pairs, deviation = ask(scores, weight, z, gaps, Quiet())
-            found.append((np.concatenate([upper(whole), upper(pairs)]), deviation))
-            return whole, pairs, deviation
 
-        patch.setattr(fit, "noisy_products", noted)
-        fit._correlations(scores, label, weight, CLASSES, Z * fit.SPLIT, True, lambda query: Quiet())
-    return found
+def products(label, scores, client, who):
+    """What the correlation query sends of some clients, for all records and for each class, in units of its noise."""
+    weight = bounded_weights(scores, label, client_weights(client), client, CLASSES, True, BOUND)
+    rows = [who, *(who & (label == c) for c in range(CLASSES))]
+    return [(sent(scores[r], weight[r], True), Z * fit.SPLIT * BOUND) for r in rows]
 
 
 def test_no_client_moves_the_correlations_of_all_and_of_classes_further_than_the_bound():
@@ -92,14 +91,31 @@ def test_no_client_moves_the_correlations_of_all_and_of_classes_further_than_the
         rng = np.random.default_rng([seed, 1])
         scores = rng.normal(size=(len(client), J)) * rng.choice([0.1, 1.0, 30.0])
         scores[rng.random(scores.shape) < 0.1] = np.nan
-        weight, rest = fit.client_weights(client), client < 5
-        found.append(moved(products(label[rest], scores[rest], weight[rest]), products(label, scores, weight)))
+        found.append(moved(products(label, scores, client, client < 5), products(label, scores, client, client < 9)))
     assert 0.95 < max(found) <= 1 + 1e-6
 
 
 def test_without_the_split_the_bound_breaks(monkeypatch):
     monkeypatch.setattr(fit, "SPLIT", 1.0)
     _, label, client = neighbours(0)
-    scores, rest = np.full((len(client), J), 9.0), client < 5
-    one = products(label[rest], scores[rest], fit.client_weights(client[rest]))
-    assert moved(one, products(label, scores, fit.client_weights(client))) > 1.3
+    scores = np.full((len(client), J), 9.0)
+    assert moved(products(label, scores, client, client < 5), products(label, scores, client, client < 9)) > 1.3
+
+
+def test_the_query_of_a_run_has_this_noise_and_these_weights(monkeypatch):
+    """`fit_representation` asks with SPLIT times the noise of its bound, and with bounded weights."""
+    asked = []
+    ask = fit.noisy_products
+
+    def noted(scores, weight, deviation, gaps, generator):
+        asked.append((np.linalg.norm(sent(scores, weight, gaps)), deviation))
+        return ask(scores, weight, deviation, gaps, generator)
+
+    monkeypatch.setattr(fit, "noisy_products", noted)
+    values, label, client = neighbours(1)
+    mine = client == 5
+    arguments = values[mine], label[mine], client_weights(client[mine]), client[mine], SCHEMA, "copula", Z
+    fit.fit_representation(*arguments, lambda query: Quiet(), np.random.default_rng(0))
+    bound = bound_of(Z, J, 1.0)
+    assert len(asked) == 1 + CLASSES and all(d == pytest.approx(Z * fit.SPLIT * bound) for _, d in asked)
+    assert asked[0][0] <= bound * (1 + 1e-9) and np.linalg.norm([a for a, _ in asked[1:]]) <= bound * (1 + 1e-9)

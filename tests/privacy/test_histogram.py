@@ -11,7 +11,7 @@ from dp_accounting import pld
 from fedjax_health.privacy import histogram
 from fedjax_health.privacy.correlated import fichtenberger
 from fedjax_health.privacy.fit import client_weights, statistics_noise
-from fedjax_health.privacy.histogram import correlation_of, noisy_cumulative, noisy_products, smooth
+from fedjax_health.privacy.histogram import noisy_cumulative, smooth
 
 N, J = 200, 3
 
@@ -58,41 +58,10 @@ def test_no_client_moves_the_histograms_by_more_than_the_bound():
     assert np.sqrt(J) * np.linalg.norm(innovations(first)) == pytest.approx(bound)
 
 
-def upper(matrix: np.ndarray) -> np.ndarray:
-    """Coordinates in which the Frobenius norm of a symmetric matrix is the Euclidean one."""
-    rows, columns = np.triu_indices(len(matrix))
-    return matrix[rows, columns] * np.where(rows == columns, 1.0, np.sqrt(2.0))
-
-
-@pytest.mark.parametrize("gaps", [True, False])
-def test_products_carry_the_stated_noise_and_no_client_moves_them_further(gaps):
-    rng, moved = np.random.default_rng(1), []
-    for trial in range(1000):
-        count = int(rng.integers(1, 6))
-        scores = rng.normal(size=(count, J)) * rng.choice([0.1, 1.0, 30.0, 1e6])
-        if gaps and trial % 2:
-            scores[rng.random(scores.shape) < 0.4] = np.nan
-        products, pairs, _ = noisy_products(scores, np.full(count, 1 / count), 1e-12, gaps, Quiet())
-        whole = np.concatenate([upper(products), upper(pairs)]) if gaps else upper(products)
-        moved.append(np.linalg.norm(whole))
-    empty = np.full((1, J), np.nan if gaps else 0.0)
-    drawn = [noisy_products(empty, np.zeros(1), 1.0, gaps, np.random.default_rng(s)) for s in range(500)]
-    bound = drawn[0][2]
-    assert max(moved) <= bound * (1 + 1e-9) and max(moved) > 0.99 * bound
-    noise = np.stack([np.concatenate([upper(p), upper(q)]) if gaps else upper(p) for p, q, _ in drawn]) / bound
-    assert scipy.stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
-    for wrong in (2 / 3, 3 / 2):
-        assert scipy.stats.kstest(wrong * noise.ravel(), "norm").pvalue < 1e-6
-
-
 def test_without_noise_nothing_is_changed():
     masses = np.random.default_rng(2).random(50)
     cumulative, deviation = noisy_cumulative(masses, 0.0, J, Quiet())
     np.testing.assert_allclose(smooth(cumulative, deviation, np.full(50, 0.02), True), masses, atol=1e-12)
-    scores = np.random.default_rng(3).normal(size=(400, J)) * 10
-    products, pairs, _ = noisy_products(scores, np.ones(400), 0.0, False, Quiet())
-    np.testing.assert_allclose(products, scores.T @ scores)
-    np.testing.assert_allclose(correlation_of(products, pairs, 0.0), np.corrcoef(scores.T), atol=0.02)
 
 
 def distance(found: np.ndarray, truth: np.ndarray) -> float:
@@ -114,6 +83,24 @@ def test_noise_is_smoothed_away_where_the_prior_is_right_and_overruled_where_it_
         assert np.abs(found - truth).sum() < 0.5 * np.abs(raw - truth).sum()
 
 
+def test_a_prior_that_is_too_wide_is_corrected_and_adds_no_error_of_its_own(monkeypatch):
+    """The distribution function is as near as the noise lets it be, and cells are nearer; a threshold alone does worse."""
+    rng, clients, at = np.random.default_rng(6), 2000, np.arange(256)
+    truth = clients * scipy.stats.norm.pdf(at, 110, 12)
+    prior = scipy.stats.norm.pdf(at, 128, 30) + 1e-4
+    prior /= prior.sum()
+
+    def errors(masses):
+        return np.abs(np.cumsum(masses - truth)).mean() / clients, np.abs(masses - truth).sum() / clients
+
+    noisy = [noisy_cumulative(truth, 6.0, J, rng) for _ in range(30)]
+    raw = np.mean([errors(np.diff(c, prepend=0.0)) for c, _ in noisy], 0)
+    found = np.mean([errors(smooth(*n, prior, False)) for n in noisy], 0)
+    assert found[0] < 1.1 * raw[0] and found[0] < 0.15 * errors(clients * prior)[0] and found[1] < 0.3 * raw[1]
+    monkeypatch.setattr(histogram, "_kept", lambda excess, noise, mass: (np.abs(excess) > 3 * noise) * 1.0)
+    assert np.mean([errors(smooth(*n, prior, False)) for n in noisy], 0)[0] > 1.2 * found[0]
+
+
 def test_preferred_digits_come_back_and_noise_makes_none():
     rng, n = np.random.default_rng(5), 300
     flat = np.full(n, 20.0)
@@ -122,15 +109,6 @@ def test_preferred_digits_come_back_and_noise_makes_none():
         cumulative, deviation = noisy_cumulative(truth, 1.0, J, rng)
         found = smooth(cumulative, deviation, np.full(n, 1 / n), True)
         assert found[::2].sum() / found[1::2].sum() == pytest.approx(ratio, rel=0.25)
-
-
-def test_a_correlation_that_noise_hides_is_not_trusted():
-    noisy = np.array([[100.0, 120.0, 0], [120.0, 100.0, 0], [0, 0, 100.0]])
-    rho = correlation_of(noisy, np.ones((3, 3)), 20.0)
-    np.testing.assert_allclose(np.diag(rho), 1.0)
-    assert np.linalg.eigvalsh(rho)[0] > 0.2 and rho[0, 1] < 0.8
-    unseen = correlation_of(np.eye(3) * 100, np.array([[100.0, -3, 50], [-3, 100, 50], [50, 50, 100]]), 1.0)
-    assert unseen[0, 1] == 0.0
 
 
 def test_queries_take_their_share_of_the_budget():
@@ -142,16 +120,3 @@ def test_queries_take_their_share_of_the_budget():
         assert accountant.get_epsilon(delta) == pytest.approx(epsilon, rel=2e-3)
     assert statistics_noise(8.0, 1e-5, 0.45, 0) == 0.0
     np.testing.assert_allclose(client_weights(np.array([0, 0, 3, 3, 3, 5])), [0.5, 0.5, 1 / 3, 1 / 3, 1 / 3, 1.0])
-
-
-@pytest.mark.parametrize("bug", ["no clip", "half the noise"])
-def test_a_bug_breaks_the_bound(monkeypatch, bug):
-    if bug == "no clip":
-        monkeypatch.setattr(histogram, "REACH", 1e9)
-    scores = np.full((1, J), 100.0)
-    products, _, deviation = noisy_products(scores, np.ones(1), 1.0, False, Quiet())
-    if bug == "half the noise":
-        deviation = deviation / 2
-    assert np.linalg.norm(upper(products)) > deviation or (
-        bug == "no clip" and np.linalg.norm(upper(products)) > J * 1.5
-    )
