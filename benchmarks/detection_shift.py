@@ -151,9 +151,10 @@ def judge(shift: Shift, predict: Predict) -> dict[str, np.ndarray]:
     benign = rows_where(shift.held, shift.held.label == 0)
     for n in range(FOLDS * shift.seeds):
         fold = shift.folds[n // shift.seeds]
+        trained = np.setdiff1d(shift.names, fold)
         quiet = positive_score(predict(benign, n))
         point = np.quantile(quiet, 1 - MAX_FPR)
-        seen = rows_where(shift.held, (shift.held.label > 0) & ~np.isin(shift.held_names, fold))
+        seen = rows_where(shift.held, (shift.held.label > 0) & np.isin(shift.held_names, trained))
         for name, attacks in [(name, shift.records(name)) for name in fold] + [("seen", seen)]:
             loud = positive_score(predict(attacks, n))
             truth = np.repeat([0, 1], [len(quiet), len(loud)])
