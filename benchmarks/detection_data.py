@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from configs import nsl_kdd
+from configs import base, nsl_kdd
 from fedjax_health.config import from_config_dict
 from fedjax_health.data import threats
 from fedjax_health.data.domain import domain_from_source
@@ -18,12 +18,14 @@ from fedjax_health.data.schema import Schema
 from fedjax_health.data.simulator import population_key, simulate_clients
 from fedjax_health.data.split import inclusion_masks
 from fedjax_health.data.wustl_ehms import load_wustl_ehms
+from fedjax_health.evaluation_config import ClassifierConfig
 from fedjax_health.types import Table, UserError
 
 DEVICES, VALIDATION, TEST = 800, 200, 600  # simulated
 LEFT_OUT = 0.2  # share of the training devices that a seed leaves out, so that seeds differ by their data, too
 BLOCKS = (0.15, 0.3)  # share of WUSTL's blocks that validate, and that test, drawn anew in each seed
 WUSTL = ("network", "biometrics", "all")
+BATCH = 32  # records a step
 NAMES = ("threats", *(f"wustl-{features}" for features in WUSTL), "nsl_kdd")
 
 
@@ -37,7 +39,7 @@ class World(NamedTuple):
       include: bool[N, K], training clients of a seed.
       validation, test: of each seed; client ids are those of the devices, the same in every seed.
       groups: of each seed, parts of `test` that are judged by themselves.
-      cohort, batch: clients a round, and records a step.
+      classifier: the detector, and how it is trained.
     """
 
     name: str
@@ -47,8 +49,7 @@ class World(NamedTuple):
     validation: tuple[Table, ...]
     test: tuple[Table, ...]
     groups: tuple[Mapping[str, np.ndarray], ...]
-    cohort: int
-    batch: int
+    classifier: ClassifierConfig
 
     @property
     def seeds(self) -> int:
@@ -71,6 +72,17 @@ def _of(table: Table, clients: np.ndarray) -> Table:
     return Table(*(column[there] for column in table))
 
 
+def detector(cohort: int) -> ClassifierConfig:
+    """The detector that data sets share which have none of their own.
+
+    Args:
+      cohort: clients a round.
+    """
+    raw: Any = base.get_config()
+    raw.classifier.train.update(rounds=150, rounds_per_chunk=50, cohort=cohort, batch_size=BATCH)
+    return from_config_dict(raw).classifier
+
+
 def simulated(seeds: int, devices: int = DEVICES) -> World:
     """Simulated logs: 800 training devices of which each seed leaves out a fifth, 200 and 600 others.
 
@@ -85,7 +97,7 @@ def simulated(seeds: int, devices: int = DEVICES) -> World:
     )  # fmt: skip
     include = inclusion_masks(devices, LEFT_OUT, seeds, 0, "threats")
     each = ((validation,) * seeds, (test,) * seeds, ({},) * seeds)
-    return World("threats", threats.THREATS, train, include, *each, cohort=30, batch=32)
+    return World("threats", threats.THREATS, train, include, *each, detector(30))
 
 
 def blocks(features: str, folder: pathlib.Path, seeds: int) -> World:
@@ -106,7 +118,7 @@ def blocks(features: str, folder: pathlib.Path, seeds: int) -> World:
         parts.append((_of(table, order[:validate]), _of(table, order[validate : validate + test])))
     validation, tested = zip(*parts, strict=True)
     return World(
-        f"wustl-{features}", source.schema, table, include, validation, tested, ({},) * seeds, cohort=24, batch=32
+        f"wustl-{features}", source.schema, table, include, validation, tested, ({},) * seeds, detector(24)
     )  # fmt: skip
 
 
@@ -122,7 +134,7 @@ def connections(folder: pathlib.Path, seeds: int) -> World:
     clients = int(domain.train.client.max()) + 1
     include = inclusion_masks(clients, LEFT_OUT, seeds, 0, "nsl_kdd")
     each = ((domain.validation,) * seeds, (domain.test,) * seeds, (domain.groups,) * seeds)
-    return World("nsl_kdd", domain.schema, domain.train, include, *each, cohort=40, batch=32)
+    return World("nsl_kdd", domain.schema, domain.train, include, *each, config.classifier)
 
 
 def load(name: str, data: str, seeds: int) -> World:

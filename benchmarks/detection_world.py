@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.detection_data import World
+from benchmarks.detection_data import BATCH, World
 from configs import base
 from fedjax_health import rng, sections
 from fedjax_health.build_federation import build_federation
+from fedjax_health.classifying import classifier_of
 from fedjax_health.config import VaeConfig
 from fedjax_health.data.encode import make_encoder
 from fedjax_health.devices.round import make_ideal
@@ -27,7 +29,7 @@ from fedjax_health.federated import sharding
 from fedjax_health.federation_config import TrainConfig
 from fedjax_health.models.anomaly import Anomaly, make_anomaly
 from fedjax_health.models.base import GenerativeModel, Trainable
-from fedjax_health.models.classifier import balanced_weights, make_classifier
+from fedjax_health.models.classifier import balanced_weights
 from fedjax_health.models.vae import make_vae
 from fedjax_health.synthesis.sample import Published, decoder_of, make_sampler
 from fedjax_health.train.stage import federation_keys
@@ -37,8 +39,8 @@ FOCAL = "focal"
 VIEWS = ("real", "synthetic", "real+synthetic")
 MIXED = ("random-oversampling", "smote", "real+gaussian-copula", "real+balanced")  # attacks raised to balance
 ROWS = (*VIEWS, "class-weights", FOCAL, *MIXED, controls.ANOMALY, controls.TREES)
-ROUNDS, VAE_ROUNDS, CHUNK, VAE_COHORT = 150, 600, 50, 20
-QUICK = 3  # by which rounds are cut
+VAE_ROUNDS, CHUNK, VAE_COHORT = 600, 50, 20
+QUICK = 3  # by which a generator's rounds are cut
 
 
 class Fits(NamedTuple):
@@ -53,11 +55,6 @@ class Fits(NamedTuple):
     seconds: dict[str, float]
 
 
-def _settings(world: World, **changes: Any) -> TrainConfig:
-    shared = {"cohort": world.cohort, "batch_size": world.batch, "rounds_per_chunk": CHUNK}
-    return sections.section(TrainConfig, base.train(**{**shared, **changes}), "train")
-
-
 class Learners:
     """What can be trained on the records of a data set; a training is compiled when it is first asked for."""
 
@@ -66,19 +63,18 @@ class Learners:
 
         Args:
           world: the data set.
-          quick: a third of the rounds.
+          quick: fewer rounds.
         """
         self.world, self.encoder = world, make_encoder(world.schema)
-        cut = QUICK if quick else 1
-        self.train = _settings(
-            world, rounds=ROUNDS // cut, local_steps=4, client_learning_rate=0.05, l2_clip_norm=100.0, ema_decay=0.9
-        )
+        train = world.classifier.train
+        self.train = dataclasses.replace(train, rounds=train.rounds_per_chunk) if quick else train
         # a step's gradient is the message, and the server's Adam makes steps of it
-        generator = _settings(
-            world, rounds=VAE_ROUNDS // cut, cohort=VAE_COHORT, local_steps=1, client_learning_rate=1.0, step_clip_norm=0.0,
-            server_learning_rate=3e-3, l2_clip_norm=1e6, ema_decay=0.98,
+        generator = base.train(
+            rounds=VAE_ROUNDS // (QUICK if quick else 1), rounds_per_chunk=CHUNK, cohort=VAE_COHORT, batch_size=BATCH,
+            local_steps=1, client_learning_rate=1.0, step_clip_norm=0.0, server_learning_rate=3e-3, l2_clip_norm=1e6,
+            ema_decay=0.98,
         )  # fmt: skip
-        self.vae = VaeConfig((64, 64), "auto", 8, 0.7, generator)
+        self.vae = VaeConfig((64, 64), "auto", 8, 0.7, sections.section(TrainConfig, generator, "train"))
         self.at = held(world.table, world.include.shape[1])
         self._made: dict[str, Any] = {}
 
@@ -97,16 +93,17 @@ class Learners:
     def _keys(self, name: str) -> Any:
         return federation_keys(rng.named_seed(0, self.world.name, name), self.world.seeds)
 
-    def classifier(self, loss: str = "cross_entropy") -> Downstream:
+    def classifier(self, loss: str = "") -> Downstream:
         """Federated training of the classifier.
 
         Args:
-          loss: of `models.classifier.LOSSES`.
+          loss: of `models.classifier.LOSSES`; "" = the data set's own.
         """
 
         def make() -> Downstream:
             w = self.world
-            model = make_classifier(self.encoder.layout.dim, w.schema.num_classes, (64, 64), loss=loss)
+            section = dataclasses.replace(w.classifier, loss=loss) if loss else w.classifier
+            model = classifier_of(section, self.encoder.layout.dim, w.schema.num_classes)
             parts, ones = self._federation(model, self.train), np.ones((w.seeds, w.schema.num_classes), np.float32)
             programs = make_programs(parts, self.train, self.encoder, model)
             return make_downstream(
@@ -180,7 +177,7 @@ def fit(learners: Learners, keep: np.ndarray, wanted: Callable[[str], bool]) -> 
             for s, g in enumerate(draws("dealt"))
         ]
 
-    def classify(mixtures: list[Mixture], row: str, loss: str = "cross_entropy", weights: Any = None) -> Predict:
+    def classify(mixtures: list[Mixture], row: str, loss: str = "", weights: Any = None) -> Predict:
         return learners.classifier(loss).fit_mixtures(mixtures, f"{world.name}/{row}", weights).probabilities
 
     generators = [row for row in ("synthetic", "real+synthetic", "real+balanced") if wanted(row)]

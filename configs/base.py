@@ -193,6 +193,8 @@ def get_config() -> Any:
                 "loss": "cross_entropy",
                 "focal_gamma": 2.0,
                 "class_weights": "none",
+                "input_bound": 0.0,
+                "input_dropout": 0.0,
             },
             "devices": {
                 "shares": (0.6, 0.2, 0.1, 0.1),

@@ -11,6 +11,7 @@ from fedjax_health.data.domain import Domain
 from fedjax_health.evaluation import suite
 from fedjax_health.evaluation.controls import WEIGHTED
 from fedjax_health.evaluation.downstream import Downstream, Programs, make_downstream, make_programs, view_population
+from fedjax_health.evaluation_config import ClassifierConfig
 from fedjax_health.federation_config import TrainConfig
 from fedjax_health.models.base import Classifier, Trainable
 from fedjax_health.models.classifier import balanced_weights, make_classifier
@@ -37,8 +38,18 @@ def make_classifier_of(config: Config, domain: Domain) -> Classifier:
       config: the run.
       domain: its records.
     """
-    c, classes = config.classifier, domain.schema.num_classes
-    return make_classifier(domain.encoder.layout.dim, classes, c.hidden, c.dense, c.loss, c.focal_gamma)
+    return classifier_of(config.classifier, domain.encoder.layout.dim, domain.schema.num_classes)
+
+
+def classifier_of(c: ClassifierConfig, dim: int, num_classes: int) -> Classifier:
+    """The classifier of a section, untrained.
+
+    Args:
+      c: the section.
+      dim: D, the width of model space.
+      num_classes: L.
+    """
+    return make_classifier(dim, num_classes, c.hidden, c.dense, c.loss, c.focal_gamma, c.input_bound, c.input_dropout)
 
 
 def programs_of(

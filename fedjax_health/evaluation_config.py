@@ -23,6 +23,10 @@ class ClassifierConfig:
       loss: "cross_entropy" or "focal" (records that are easy count less).
       focal_gamma: how much less, 0 or >= 1; 0 is cross-entropy.
       class_weights: "none" or "balanced": by the class shares that a run asks its clients for anyway, noisy under a guarantee.
+      input_bound: what the network sees of a column is clipped to so many public spreads from its public centre (0 = not, else
+        from 1 to 100), so that no value of a heavy tail, or of a record unlike any in training, decides alone.
+      input_dropout: chance, in [0, 1), that a dimension of a record is 0 (the column's centre, no category) in a training step,
+        so that no column decides alone; for attacks of another kind than those in training (docs/detection.md).
     """
 
     hidden: tuple[int, ...]
@@ -31,6 +35,8 @@ class ClassifierConfig:
     loss: str = "cross_entropy"
     focal_gamma: float = 2.0
     class_weights: str = "none"
+    input_bound: float = 0.0
+    input_dropout: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +91,12 @@ def check_classifier(c: ClassifierConfig, shadows: int) -> None:
         c.class_weights == "none" or not shadows,
         f"config classifier.class_weights={c.class_weights!r} follow each federation's class shares, which shadows do not ask "
         f"for; set it to 'none' or attacks.shadows={shadows} to 0",
+    )
+    require(0 <= c.input_dropout < 1, f"config classifier.input_dropout={c.input_dropout} must be in [0, 1)")
+    bound = c.input_bound
+    require(
+        bound == 0 or 1 <= bound <= 100,
+        f"config classifier.input_bound={bound} must be 0 (none) or from 1 to 100 spreads; codes are 0 and 1",
     )
     check_train(c.train, "classifier.train", "none")
 

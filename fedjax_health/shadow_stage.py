@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fedjax_health import build, prepare, rng
 from fedjax_health.attacks.shadows import AXIS, draw_masks, make_shadow_mesh, over_shadows
 from fedjax_health.attacks.updates import watched
+from fedjax_health.classifying import classifier_of
 from fedjax_health.config import Config
 from fedjax_health.data.representation import encode_table, layout_of
 from fedjax_health.data.split import take_clients
@@ -22,7 +23,6 @@ from fedjax_health.evaluation.downstream import VIEWS, view_population
 from fedjax_health.evaluation.mixtures import held
 from fedjax_health.federated import sharding
 from fedjax_health.models.base import GenerativeModel
-from fedjax_health.models.classifier import make_classifier
 from fedjax_health.prepared import Prepared
 from fedjax_health.privacy.plan import PrivacyPlan
 from fedjax_health.shadow_pipeline import Common, Plan, Shadow, make_pipeline, no_calibration
@@ -154,9 +154,7 @@ def _plan(world: World, model: str, rounds: int, views: tuple[str, ...]) -> Plan
     """Static side of a generator's pipeline."""
     config, p = world.config, world.prepared
     domain, kind, judge, train = p.domain, config.representation, config.classifier, config.classifier.train
-    classifier = make_classifier(
-        domain.encoder.layout.dim, domain.schema.num_classes, judge.hidden, judge.dense, judge.loss, judge.focal_gamma
-    )
+    classifier = classifier_of(judge, domain.encoder.layout.dim, domain.schema.num_classes)
     clients = int(domain.train.client.max()) + 1
     over = domain._replace(population=view_population(domain.train, clients))
     diagnosing = build.build_parts(classifier, over, train, config, sharding.make_mesh(1), published=False)

@@ -127,6 +127,8 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("classifier.loss", "focl"),
     ("classifier.focal_gamma", 0.5),
     ("classifier.class_weights", "balancd"),
+    ("classifier.input_dropout", 1.0),
+    ("classifier.input_bound", 0.5),
     ("evaluation.controls", ("smot",)),
     ("evaluation.controls", ("smote", "smote")),
     ("gan.generator_batch", 0), ("pategan.votes", 0), ("pategan.threshold", "means"),

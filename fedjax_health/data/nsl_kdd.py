@@ -161,6 +161,24 @@ def load_nsl_kdd(path: str) -> Source:
     return Source(SCHEMA, "detection", table, tuple(notes), official, groups)
 
 
+def training_names(path: str) -> np.ndarray:
+    """Attack names of the training records, "normal" among them, as `load_nsl_kdd` orders them; for evaluation, never a column.
+
+    Args:
+      path: as for `load_nsl_kdd`.
+
+    Returns:
+      str[M].
+
+    Raises:
+      UserError: as `load_nsl_kdd`.
+    """
+    file = find_file(path, TRAIN, WHERE_TO_GET)
+    frame, _ = records_of(_read(file), LAYOUT, file)
+    _require_whole(frame, file)
+    return frame["attack"].astype(str).str.strip().to_numpy(str)
+
+
 def _read(file: str) -> pd.DataFrame:
     """Lines of 43 cells as text and numbers."""
     try:

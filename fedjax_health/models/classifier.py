@@ -59,8 +59,10 @@ def make_classifier(
     dense: str = "auto",
     loss: str = "cross_entropy",
     gamma: float = 2.0,
+    input_bound: float = 0.0,
+    input_dropout: float = 0.0,
 ) -> Classifier:
-    """MLP with loss w_y l(x, y), l the cross-entropy -log p(y | x) or the focal loss.
+    """MLP with loss w_y l(m * clip(x, -b, b), y), l the cross-entropy -log p(y | x) or the focal loss, m = 0 or 1 by chance.
 
     Args:
       dim: D.
@@ -69,11 +71,22 @@ def make_classifier(
       dense: form of the layers' products (see `models.dense`).
       loss: of `LOSSES`.
       gamma: of the focal loss.
+      input_bound: b; 0 = not clipped. Codes and bits are 0 or 1, so b >= 1.
+      input_dropout: chance of m = 0, of each dimension of each record in each training step; predictions see all.
 
     Returns:
       Classifier; w is hyper["class_weights"] f32[L] where a training has such numbers, else 1.
+
+    Source: of the dropout, Srivastava et al. (2014), here without rescaling: 0 is a column's public centre.
     """
     network = Mlp(hidden, num_classes, dense)
+
+    def bounded(x: Array) -> Array:
+        return jnp.clip(x, -input_bound, input_bound) if input_bound else x
+
+    def thinned(x: Array, key: Array) -> Array:
+        x = bounded(x)
+        return jnp.where(jax.random.bernoulli(key, 1.0 - input_dropout, x.shape), x, 0.0) if input_dropout else x
 
     def losses(logits: Array, label: Array, hyper: Hyper) -> Array:
         each = focal(logits, label, gamma if loss == "focal" else 0.0)
@@ -83,19 +96,18 @@ def make_classifier(
         return ModelParams(network.init(key, jnp.zeros((1, dim), jnp.float32)), ())
 
     def field(params: ModelParams, batch: Batch, hyper: Hyper, key: Array) -> tuple[Update, Metrics]:
-        del key
+        x = thinned(batch.x, key)
 
         def loss_fn(client: Params) -> tuple[Array, Metrics]:
-            mean = masked_mean(losses(apply(network, client, batch.x), batch.y, hyper), batch.mask)
+            mean = masked_mean(losses(apply(network, client, x), batch.y, hyper), batch.mask)
             return mean, {"sim/loss": mean}
 
         return jax.grad(loss_fn, has_aux=True)(params.client)
 
     def record_loss(client: Params, batch: Batch, hyper: Hyper, key: Array, ops: Ops) -> Array:
-        del key
-        return losses(apply(network.clone(affine=ops.affine), client, batch.x), batch.y, hyper)
+        return losses(apply(network.clone(affine=ops.affine), client, thinned(batch.x, key)), batch.y, hyper)
 
     def predict(released: Params, x: Array) -> Array:
-        return jax.nn.log_softmax(apply(network, released, x))
+        return jax.nn.log_softmax(apply(network, released, bounded(x)))
 
     return Classifier(init, field, no_refine, lambda params: params.client, predict, record_loss)

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import detection, detection_parts, report
 from benchmarks.detection_data import NAMES, World, types
+from benchmarks.detection_data import detector as detector_of
 from benchmarks.detection_parts import NEVER, Options, by_device, devices_of, judge, keep_share, results
 from benchmarks.detection_world import ROWS, Fits
 from fedjax_health.data.schema import Column, Schema
@@ -32,7 +33,7 @@ def world() -> World:
     held_out = [table(s, np.arange(40 + 5 * s, 50 + 5 * s)) for s in range(SEEDS)]
     groups = tuple({"odd": t.label != 1} for t in held_out)
     validation = tuple(table(9, np.arange(90, 99)) for _ in range(SEEDS))
-    return World("w", SCHEMA, table(5, np.arange(40)), include, validation, tuple(held_out), groups, 8, 4)
+    return World("w", SCHEMA, table(5, np.arange(40)), include, validation, tuple(held_out), groups, detector_of(8))
 
 
 def detector(skill: float) -> controls.Predict:

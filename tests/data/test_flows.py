@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 from sources import NSL_TEST, NSL_TRAIN, clients, column, consistent, nsl_folder, nsl_line, real, wustl_frame
 
-from fedjax_health.data.nsl_kdd import FAMILIES, LAYOUT, SERVICES, load_nsl_kdd
+from fedjax_health.data.nsl_kdd import FAMILIES, LAYOUT, SERVICES, load_nsl_kdd, training_names
 from fedjax_health.data.wustl_ehms import load_wustl_ehms
 from fedjax_health.types import UserError
 
@@ -161,6 +161,9 @@ def test_nsl_reads_both_files_and_marks_groups_of_the_official_test_set(tmp_path
     }
     names = {c.name for c in source.schema.columns}
     assert not names & {"attack", "difficulty", "num_outbound_cmds"} and len(source.schema.inputs) == 40
+    families = dict.fromkeys(["normal"], "normal") | {n: f for f, all_of in FAMILIES.items() for n in all_of}
+    mine = [source.schema.label.categories.index(families[n]) for n in training_names(nsl_folder(tmp_path))]
+    assert mine == source.table.label.tolist()
     assert "2 of its 4 attacks have one of 2 names that the training file does not hold" in source.notes[-1]
 
 

@@ -60,6 +60,32 @@ def test_class_weights_scale_a_records_gradient_by_its_class():
     assert np.abs(kernel([0, 1], weights) - kernel([0, 1], {})).max() > 0.1
 
 
+def test_beyond_the_bound_nothing_changes_and_within_it_nothing_is_lost():
+    bounded, free = make_classifier(2, 3, (4,), input_bound=2.0), make_classifier(2, 3, (4,))
+    params = bounded.init(toy.keys(0)[0]).client
+    x = jnp.asarray([[0.5, -1.9], [2.0, -2.0], [30.0, -9.0]], jnp.float32)
+    p, q = (np.asarray(model.predict(params, x)) for model in (bounded, free))
+    np.testing.assert_array_equal(p[:2], q[:2])
+    np.testing.assert_array_equal(p[2], p[1])
+    assert np.abs(q[2] - q[1]).max() > 0.5
+
+
+def test_a_dimension_that_is_dropped_teaches_nothing_and_predictions_see_all():
+    thinned, whole = make_classifier(40, 3, (), input_dropout=0.3), make_classifier(40, 3, ())
+    params, key = whole.init(toy.keys(0)[0]), toy.keys(0)[0]
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 40)) + 3, jnp.float32)
+    batch = Batch(x, jnp.asarray([1], jnp.int32), jnp.ones(1, bool))
+    step = jax.jit(thinned.field)
+
+    def taught(key) -> np.ndarray:
+        return np.abs(step(params, batch, {}, key)[0]["params"]["Dense_0"]["kernel"]).sum(1) > 0
+
+    shares = np.array([taught(k) for k in jax.random.split(key, 100)])
+    assert shares.mean() == pytest.approx(0.7, abs=5 * np.sqrt(0.3 * 0.7 / shares.size))  # wrong: .3, or 1
+    assert (shares.min(0) < shares.max(0)).all()  # every dimension is dropped in some steps and not in others
+    np.testing.assert_array_equal(thinned.predict(params.client, x), whole.predict(params.client, x))
+
+
 def test_the_anomaly_detector_reads_benign_records_only_and_finds_strange_what_is_unlike_them():
     domain, seeds = toy.domain(), 2
     train, clients = domain.train, domain.population.size

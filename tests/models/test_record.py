@@ -36,7 +36,8 @@ def case(name):
         section = DiffusionConfig((12, 8), "auto", 10, toy.train_config())
         model = make_diffusion(domain.encoder.layout, schema.num_classes, section)
     else:
-        model = make_classifier(domain.encoder.layout.dim, schema.num_classes, (12, 8))
+        changes = {"input_bound": 1.0, "input_dropout": 0.3} if name == "classifier-thinned" else {}
+        model = make_classifier(domain.encoder.layout.dim, schema.num_classes, (12, 8), **changes)
     rng = np.random.default_rng(0)
     rows = rng.integers(0, len(domain.train.label), B)
     x = jax.jit(domain.encoder.encode)(jnp.asarray(domain.train.values[rows], jnp.float32))
@@ -62,7 +63,7 @@ def norms(gradients):
     return jax.vmap(tree.global_norm)(gradients)
 
 
-@pytest.mark.parametrize("name", ["vae", "vae-causal", "diffusion", "classifier"])
+@pytest.mark.parametrize("name", ["vae", "vae-causal", "diffusion", "classifier", "classifier-thinned"])
 def test_norms_and_sums_equal_those_of_each_record(name):
     _, loss, params, batch = case(name)
     key = jax.random.key(3)
