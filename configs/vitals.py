@@ -27,7 +27,7 @@ def train_openly(config: Any) -> None:
     config.privacy.mechanism = "none"
     config.data.representation = "copula"
     config.vae.hidden, config.vae.latent, config.vae.kl_weight, config.vae.decoder = (128, 128), 8, 1.0, "causal"
-    config.wgan_gp.hidden, config.wgan_gp.latent, config.wgan_gp.generator = (64, 64), 24, "causal"
+    config.wgan_gp.hidden, config.wgan_gp.latent = (128, 128), 24
     for section in (config.vae, config.wgan_gp):
         # the mean gradient of a cohort, and Adam on the server: one large batch of many devices' records
         section.train.update(
@@ -35,10 +35,10 @@ def train_openly(config: Any) -> None:
              "client_learning_rate": 1.0, "step_clip_norm": 0.0, "l2_clip_norm": 1e6, "ema_decay": 0.995}
         )  # fmt: skip
     config.vae.train.server_learning_rate = 2e-3
-    # a critic without momentum, seven times as fast as the generator, and many rounds, in which both come to rest
-    config.wgan_gp.train.server_optimizer, config.wgan_gp.train.server_schedule = "rmsprop", "cosine"
-    config.wgan_gp.train.server_learning_rate, config.wgan_gp.generator_learning_rate = 2e-3, 3e-4
-    config.wgan_gp.train.update({"rounds": 8_000, "rounds_per_chunk": 500, "cohort": 30, "ema_decay": 0.998})
+    # a critic without momentum, ten times as fast as the generator, and many rounds
+    config.wgan_gp.train.server_optimizer = "rmsprop"
+    config.wgan_gp.train.server_learning_rate, config.wgan_gp.generator_learning_rate = 1e-3, 1e-4
+    config.wgan_gp.train.update({"rounds": 15_000, "rounds_per_chunk": 500, "cohort": 30, "ema_decay": 0.9995})
 
 
 def get_config(variant: str = "") -> ConfigDict:

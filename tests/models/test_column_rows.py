@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,9 +28,14 @@ def made(seed=0, layout=LAYOUT, scale=1.0):
     return network, jax.tree.map(lambda w: scale * w, params), (c, gumbel, normal)
 
 
+def rows_of(network: ColumnRows, params: Any, *inputs: Any) -> jax.Array:
+    """The network's rows; flax types them as one of several forms."""
+    return cast(jax.Array, network.apply(params, *inputs))
+
+
 def test_untrained_cells_are_their_own_noise_and_codes_are_codes():
     network, params, inputs = made()
-    x = np.asarray(network.apply(params, *inputs))
+    x = np.asarray(rows_of(network, params, *inputs))
     assert x.shape == (N, LAYOUT.dim) and x.dtype == np.float32
     np.testing.assert_allclose(x[:, :3], inputs[2][:, 0], atol=0.3)
     assert np.abs(np.corrcoef(x[:, :3].T) - np.eye(3)).max() < 0.08  # 3.5 standard deviations
@@ -42,7 +49,7 @@ def test_a_cell_knows_what_comes_before_it_and_nothing_else():
     network, params, (c, gumbel, normal) = made(scale=3.0)
 
     def cells(normal):
-        return network.apply(params, c[:50], gumbel[:50], normal)[:, :3]
+        return rows_of(network, params, c[:50], gumbel[:50], normal)[:, :3]
 
     slope = np.asarray(
         jax.vmap(jax.jacobian(lambda e, i: cells(normal[:50].at[i].set(e))[i], 0))(normal[:50], jnp.arange(50))
@@ -51,7 +58,7 @@ def test_a_cell_knows_what_comes_before_it_and_nothing_else():
     assert (found[np.triu_indices(3, 1)] == 0).all() and (found[np.tril_indices(3)] > 0).all()
 
     def code(gumbel):
-        return network.apply(params, c[:50], gumbel, normal[:50])
+        return rows_of(network, params, c[:50], gumbel, normal[:50])
 
     moved = np.asarray(code(gumbel[:50].at[:, 0, 1].add(50.0)) - code(gumbel[:50]))
     assert (
@@ -68,7 +75,7 @@ def test_a_code_that_has_become_rare_still_has_a_gradient_in_every_row():
     def code(shift, row):
         bias = params["params"]["last_code_0"]["bias"] + shift
         moved = {"params": {**params["params"], "last_code_0": {**params["params"]["last_code_0"], "bias": bias}}}
-        return network.apply(moved, c[row][None], gumbel[row][None], normal[row][None])[0, 3]
+        return rows_of(network, moved, c[row][None], gumbel[row][None], normal[row][None])[0, 3]
 
     rows, still = jnp.arange(200), jnp.float32(0.0)
     assert float(jax.vmap(code, (None, 0))(still, rows).mean()) < 0.02
@@ -89,6 +96,6 @@ def test_a_code_can_repeat_the_one_before_it():
         "kernel": jnp.zeros_like(last["kernel"]).at[-1].set(60.0),
         "bias": jnp.array([-30.0]),
     }
-    x = np.asarray(network.apply(params, *inputs))
+    x = np.asarray(rows_of(network, params, *inputs))
     np.testing.assert_allclose(x[:, 4], x[:, 3], atol=1e-6)
     assert 0.1 < x[:, 3].mean() < 0.9
