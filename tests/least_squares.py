@@ -10,17 +10,17 @@ from fedjax_health.data.population import Store
 from fedjax_health.models.base import Classifier, ModelParams, masked_mean, no_refine
 
 
-def least_squares():
-    """1/2 mean (x w - y)^2; a batch holds all records of a client, so that nothing depends on their order."""
+def least_squares(start=(1.0, -2.0, 0.5)):
+    """1/2 mean (x w - y)^2 from `start`; a batch holds all records of a client, so that nothing depends on their order."""
 
     def field(params, batch, hyper, key):
         error = jnp.sum(batch.x * params.client["w"][None, :], 1) - batch.y.astype(jnp.float32)
         slope = jax.vmap(masked_mean, (1, None))(batch.x * error[:, None], batch.mask)
         return {"w": slope}, {"sim/loss": masked_mean(error**2, batch.mask)}
 
-    start = ModelParams({"w": jnp.array([1.0, -2.0, 0.5])}, ())
+    first = ModelParams({"w": jnp.asarray(start, jnp.float32)}, ())
     predict = lambda released, x: x @ released["w"]  # noqa: E731
-    return Classifier(lambda key: start, field, no_refine, lambda params: params.client, predict)
+    return Classifier(lambda key: first, field, no_refine, lambda params: params.client, predict)
 
 
 def make_store(counts, dim) -> Store:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from least_squares import least_squares
 
 from fedjax_health import rng
 from fedjax_health.build_federation import build_federation
@@ -20,7 +21,7 @@ from fedjax_health.federated.client import make_plan
 from fedjax_health.federated.cohort import everyone
 from fedjax_health.federated.federation import Data, init_state
 from fedjax_health.federation_config import AggregationConfig, CompressionConfig, HierarchyConfig, TrainConfig
-from fedjax_health.models.base import Classifier, ModelParams, masked_mean, no_refine
+from fedjax_health.models.base import ModelParams
 from fedjax_health.threefry import root_key
 
 pytestmark = pytest.mark.quick_compile
@@ -41,20 +42,6 @@ def config(weighting="equal", **changes):
     return dataclasses.replace(CONFIG, aggregation=aggregation, **changes)
 
 
-def least_squares(dim):
-    """1/2 mean (x w - y)^2."""
-
-    def init(key):
-        return ModelParams({"w": jax.random.normal(key, (dim,))}, ())
-
-    def field(params, batch, hyper, key):
-        error = jnp.sum(batch.x * params.client["w"][None, :], 1) - batch.y.astype(jnp.float32)
-        slope = jax.vmap(masked_mean, (1, None))(batch.x * error[:, None], batch.mask)
-        return {"w": slope}, {"sim/loss": 0.5 * masked_mean(error**2, batch.mask)}
-
-    return Classifier(init, field, no_refine, lambda params: params.client, lambda released, x: x @ released["w"])
-
-
 @functools.cache
 def store(counts):
     draw = np.random.default_rng(0)
@@ -70,18 +57,14 @@ def store(counts):
 def build(settings, counts, dim=DIM, devices=2):
     """Parts, and their compiled round."""
     population, mesh = stored_population(len(counts), max(counts), min(counts)), sharding.make_mesh(devices)
-    model = least_squares(dim)
+    model = least_squares((1.0, -2.0, 0.5)[:dim])
     parts = build_federation(model, population, dim, 3, settings, mesh, lambda cohort: make_ideal(), 1.0, "none")
     return parts, jax.jit(parts.scheme.make_round(parts))
 
 
 def hyper(**changes):
-    values = {
-        "client_learning_rate": RATE,
-        "server_learning_rate": SERVER_RATE,
-        "proximal_weight": MU,
-        "rounds": ROUNDS - 1,
-    }
+    rates = {"client_learning_rate": RATE, "server_learning_rate": SERVER_RATE}
+    values = {**rates, "proximal_weight": MU, "rounds": ROUNDS - 1}
     return {name: jnp.float32(value) for name, value in (values | changes).items()}
 
 
@@ -240,7 +223,7 @@ def test_a_cosine_schedule_equals_numpy_and_ends_at_nothing():
     parts, _ = build(config(server_schedule="cosine", sampler="fixed"), RAGGED)
 
     def init(key):
-        return ModelParams(least_squares(DIM).init(key).client, jnp.float32(0.0))
+        return ModelParams(least_squares().init(key).client, jnp.float32(0.0))
 
     def refine(params, hyper, key):
         return params._replace(server=params.server + hyper["generator_learning_rate"]), {}
