@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.validation_fraction, config.data.test_fraction, config.data.audit_fraction = 0.15, 0.25, 0.1
         for section in (vae, gan, config.classifier):
             section.train.update(cohort=12, sampler="full", batch_size=32)
-        vae.train.rounds, gan.train.rounds = 400, 600  # twelve people are soon known by heart
+        vae.train.rounds, gan.train.rounds = 400, 3_000  # twelve people are soon known by heart
     elif variant:
         raise ValueError(f"configs/streams.py knows no variant {variant!r}; known: smoke, non_eeg")
     return config
