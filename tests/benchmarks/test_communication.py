@@ -54,6 +54,7 @@ def test_dirichlet_clients_hold_the_natural_ones_records_in_skewed_shares():
     assert len(natural.validation[1]) == 64 * trials.VALIDATION and len(natural.test[1]) == 64 * trials.TEST
 
 
+@pytest.mark.long
 def test_federations_side_by_side_do_not_touch_each_other():
     records = trials.make_records("natural")
     rates = trials.same_rates((0.1, 1.0))

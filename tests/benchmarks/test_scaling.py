@@ -38,7 +38,9 @@ def test_the_cheap_simulator_labels_by_the_sign_of_the_sum():
     assert 0.4 < table.label.mean() < 0.6
 
 
-@pytest.mark.parametrize("population", ["procedural", "stored", "table"])
+@pytest.mark.parametrize(
+    "population", [*(pytest.param(p, marks=pytest.mark.long) for p in ("procedural", "stored")), "table"]
+)
 def test_a_case_is_timed_at_each_repeat(population):
     found = case.measure([Case(population, 300, 20, "poisson"), Case(population, 300, 40)], 2, 2)
     assert [len(values) for values in found.seconds] == [2, 2] and min(min(found.seconds)) > 0

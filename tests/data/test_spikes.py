@@ -49,6 +49,7 @@ def shares(schema: Schema) -> tuple[pd.DataFrame, np.ndarray]:
         table.values,
         table.label,
         np.ones(N),
+        np.arange(N, dtype=np.int32),
         schema,
         "scores",
         0.0,

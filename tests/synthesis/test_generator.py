@@ -229,7 +229,7 @@ KERNEL = "network/decoder/params/Dense_0/kernel"
         (lambda p: p.unlink(), "toy_vae.generator.json cannot be read"),
         (_cut, "generator.json is not JSON"),
         (lambda p: p.write_text("[]"), "has format None"),
-        (lambda p: change(p, format=1), "has format 1 and this version of fedjax_health reads 3"),
+        (lambda p: change(p, format=1), "has format 1 and this version of fedjax_health reads 4"),
         (lambda p: change(p, network=None), "lacks the key 'network'"),
         (lambda p: change(p, network={"hidden": [8]}), "lacks the key 'latent'"),
         (lambda p: change(p, network={"hidden": "8", "latent": 2, "decoder": "independent"}), "must be a list of int"),
