@@ -32,7 +32,6 @@ NAMES = (
     *SPLIT,
     *JOINT,
     "wgan_gp-causal-split",
-    "acgan-causal-joint",
 )
 
 

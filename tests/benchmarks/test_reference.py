@@ -95,7 +95,12 @@ def _final(dense, order, chunk, devices, unroll=1, cohort=40, rounds=3):
 
 @pytest.mark.parametrize(
     ("dense", "chunk", "devices", "unroll"),
-    [pytest.param("outer", 10, 4, 1, marks=pytest.mark.long), ("outer", 5, 1, 4), ("dot", 0, 2, 1), ("outer", 1, 1, 1)],
+    [
+        pytest.param("outer", 10, 4, 1, marks=pytest.mark.long),
+        pytest.param("outer", 5, 1, 4, marks=pytest.mark.long),
+        ("dot", 0, 2, 1),
+        ("outer", 1, 1, 1),
+    ],
 )
 def test_with_the_same_shuffles_every_form_gives_the_same_parameters(dense, chunk, devices, unroll):
     plain = _final("dot", "rank", 0, 1)

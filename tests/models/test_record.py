@@ -110,7 +110,7 @@ def test_mapped_form_gives_the_same_sum():
     assert model.record_loss is not None
 
 
-@pytest.mark.parametrize("name", ["vae", "vae-causal", "diffusion"])
+@pytest.mark.parametrize("name", ["vae", pytest.param("vae-causal", marks=pytest.mark.long), "diffusion"])
 def test_field_is_the_masked_mean_of_the_records(name):
     model, loss, params, batch = case(name)
     key = jax.random.key(5)
