@@ -113,10 +113,13 @@ def plot(title: str, marks: Sequence[Mark], x: Axis, y: Axis, lines: Sequence[tu
         f'class="plot">'
     ]
     parts += _axes(across, up, x, y, any(math.isinf(m.x[0]) for m in marks))
+    named: list[float] = []
     for name, value in lines:
         at = up.place(value)
+        # above its line, or below where another name is
+        named.append(next((y for y in (at - 4, at + 12) if all(abs(y - other) >= 12 for other in named)), at - 20))
         parts.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}" stroke="{SOFT}" stroke-dasharray="4 3"/>')
-        parts.append(f'<text x="{LEFT + 4}" y="{at - 4:.1f}" fill="{SOFT}" font-size="11">{escape(name)}</text>')
+        parts.append(f'<text x="{LEFT + 4}" y="{named[-1]:.1f}" fill="{SOFT}" font-size="11">{escape(name)}</text>')
     for series in dict.fromkeys(m.series for m in marks):
         own = sorted((m for m in marks if m.series == series), key=lambda m: m.x[0])
         path = " ".join(f"{across.place(m.x[0]):.1f},{up.place(m.y[0]):.1f}" for m in own)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
+import re
 
 import pytest
 
@@ -124,3 +126,13 @@ def test_marks_say_what_they_are_and_escape_it():
     text = plot.plot("y against x", [mark], plot.Axis("x", True), plot.Axis("y", False), [("guessing", 0.5)])
     assert "a&lt;b &amp; &quot;c&quot;" in text and 'href="#p-x"' in text and "guessing" in text
     assert text.count("<a ") == 1 and "<script" not in text
+
+
+def test_names_of_lines_that_nearly_meet_do_not_lie_on_one_another():
+    mark = plot.Mark((1.0, 1.0, 1.0, 1), (0.5, 0.4, 0.6, 3), "vae", "#0072b2", True, "#p-x", "a point")
+    lines = [("real", 0.55), ("copula", 0.551), ("guessing", 0.45)]
+    text = plot.plot("y against x", [mark], plot.Axis("x", True), plot.Axis("y", False), lines)
+    places = {name: float(y) for y, name in re.findall(r'y="([\d.]+)"[^>]*>(real|copula|guessing)<', text)}
+    assert len(places) == 3
+    ends = sorted(places.values())
+    assert min(b - a for a, b in itertools.pairwise(ends)) >= 12
