@@ -28,6 +28,7 @@ from fedjax_health.types import Array
 QUERIES = {"public": 0, "scores": 1, "copula": 2}  # noisy sums over clients that fitting takes
 TAIL = 1e-6  # probabilities are kept this far from 0 and 1
 KNOTS = 141  # of the calibration, from -3.5 to 3.5 deviations
+MOST = 2.0  # by which a generator's spread in any direction is corrected
 
 
 class Fitted(NamedTuple):
@@ -202,26 +203,45 @@ def _line(score: Array, own: Array, knots: Array) -> Array:
     return inside + beyond
 
 
-def calibrated(fitted: Fitted, kind: str, x: np.ndarray, label: np.ndarray, missing: tuple[int, ...]) -> Fitted:
-    """The representation with a generator's own marginal scores taken out: quantiles of its rows are mapped to normal ones.
+def uncorrelated(covariance: Array) -> Array:
+    """The symmetric W = C^(-1/2) that takes a generator's own correlations out of its rows, f32[J, J].
 
-    Reads generated rows only, so it costs no privacy budget. The marginals of what is decoded are then those of F, whatever the
-    generator; dependence is the generator's.
+    A spread is changed by a factor of `MOST` at most: where a generator has collapsed in a direction nothing is made up.
+
+    Args:
+      covariance: f32[J, J], C, of its rows in model space.
+    """
+    values, vectors = jnp.linalg.eigh(covariance)
+    return vectors / jnp.sqrt(jnp.clip(values, MOST**-2, MOST**2))[None, :] @ vectors.T
+
+
+def calibrated(fitted: Fitted, kind: str, x: np.ndarray, label: np.ndarray, missing: tuple[int, ...]) -> Fitted:
+    """The representation with what a generator has of its own taken out: correlations, and then marginal scores.
+
+    Model space with "copula" has L^-1 score, which no records of a class have correlated; rows of a generator are, a little:
+    L becomes L C^(-1/2), C their covariance. Then quantiles of its scores are mapped to normal ones. Generated rows alone are
+    read, so it costs no privacy budget. The marginals of what is decoded are then those of F and linear relations of scores
+    those of L, whatever the generator; what else cells have to do with one another is the generator's.
 
     Args:
       fitted: before.
-      kind: "scores", where all classes have one F, or "copula", where each has its own.
+      kind: "scores", where all classes have one F and no L, or "copula", where each has its own.
       x: f32[M, D], many rows of the generator in model space, of every class.
       label: i32[M], their classes, in their own shares for "scores".
       missing: of the layout: where a column's missing bit is, whose scores say nothing; -1 = it has none.
     """
-    own = np.empty(np.shape(fitted.own))
-    for c, factor in enumerate(np.asarray(fitted.factor, np.float64)):
+    own, factors = np.empty(np.shape(fitted.own)), np.array(fitted.factor, np.float64)
+    for c in range(len(factors)):
         rows = x if kind == "scores" else x[label == c]
-        scores = rows[:, : len(factor)].astype(np.float64) @ factor.T
+        numeric = rows[:, : factors.shape[1]].astype(np.float64)
+        if kind == "copula":
+            centred = numeric - numeric.mean(0)
+            own_covariance = jnp.asarray(centred.T @ centred / len(centred), jnp.float32)
+            factors[c] = factors[c] @ np.asarray(uncorrelated(own_covariance), np.float64)
+        scores = numeric @ factors[c].T
         for j, score in enumerate(scores.T):
             there = rows[:, missing[j]] < 0.5 if missing[j] >= 0 else np.ones(len(rows), bool)
             # of a column that is always missing nothing is decoded
             own[c, j] = np.quantile(score[there], ndtr(normal_knots())) if there.any() else normal_knots()
     rising = own + 1e-6 * np.arange(KNOTS)  # a generator that has collapsed has equal quantiles
-    return fitted._replace(own=rising.astype(np.float32))
+    return fitted._replace(own=rising.astype(np.float32), factor=factors.astype(np.float32))

@@ -1,4 +1,4 @@
-"""Takes a generator's own marginal distributions out of its representation, by rows that it draws."""
+"""Takes what a generator has of its own out of its representation, correlations and margins, by rows that it draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from fedjax_health import rng
-from fedjax_health.data.representation import Fitted, calibrated, normal_knots
+from fedjax_health.data.representation import Fitted, calibrated, normal_knots, uncorrelated
 from fedjax_health.types import Array
 
 ROWS = 1 << 14
@@ -76,6 +76,12 @@ def make_calibrate(
             own.append(jnp.where(jnp.isnan(found), jnp.asarray(normal_knots(), jnp.float32), found))
         return jnp.stack(own) + jnp.float32(1e-6) * jnp.arange(len(levels), dtype=jnp.float32)[None, :]
 
+    def of_class(x: Array, factor: Array) -> tuple[Array, Array]:
+        numeric = x[:, : factor.shape[0]]
+        centred = numeric - jnp.mean(numeric, 0, keepdims=True)
+        factor = factor @ uncorrelated(centred.T @ centred / jnp.float32(len(x)))
+        return factor, quantiles(x, factor)
+
     def calibrate(network: Any, shares: Array, key: Array, fitted: Any) -> Any:
         key_y, key_x = jax.random.split(rng.stream_key(key, STREAM_AT, rng.Stream.SYNTHESIS))
         classes = shares.shape[0]
@@ -84,9 +90,13 @@ def make_calibrate(
             own = quantiles(draw(network, label, key_x), fitted.factor[0])
             return fitted._replace(own=jnp.broadcast_to(own[None], (classes, *own.shape)))
         keys = jax.random.split(key_x, classes)
-        own = [
-            quantiles(draw(network, jnp.full((ROWS,), c, jnp.int32), keys[c]), fitted.factor[c]) for c in range(classes)
-        ]
-        return fitted._replace(own=jnp.stack(own))
+        factors, own = zip(
+            *(
+                of_class(draw(network, jnp.full((ROWS,), c, jnp.int32), keys[c]), fitted.factor[c])
+                for c in range(classes)
+            ),
+            strict=True,
+        )
+        return fitted._replace(factor=jnp.stack(factors), own=jnp.stack(own))
 
     return calibrate

@@ -10,7 +10,7 @@ import scipy.stats
 
 from fedjax_health.data.cells import edges_of, kept, prior_of, variables
 from fedjax_health.data.encode import make_encoder
-from fedjax_health.data.representation import KNOTS, calibrated, encode_table, layout_of, make_decode
+from fedjax_health.data.representation import KNOTS, MOST, calibrated, encode_table, layout_of, make_decode
 from fedjax_health.data.schema import Column, Schema
 from fedjax_health.privacy.fit import fit_representation
 
@@ -159,6 +159,24 @@ def test_a_generators_own_margins_are_taken_out():
         )
     collapsed = calibrated(fitted, "copula", np.zeros_like(x), label, (-1,) * 5)
     assert np.isfinite(np.asarray(DECODE(x[:100], label[:100], collapsed))[:, 3:]).all()
+
+
+def test_a_generators_own_correlations_are_taken_out():
+    fitted = fit(records())
+    rng = np.random.default_rng(5)
+    x = np.zeros((20_000, make_encoder(SCHEMA).layout.dim), np.float32)
+    normal = rng.standard_normal((len(x), 5))
+    x[:, :5] = normal + 0.3 * np.roll(normal, 1, 1)
+    label = np.arange(len(x), dtype=np.int32) % 2
+    mended = calibrated(fitted, "copula", x, label, (-1,) * 5)
+    for c in (0, 1):
+        wanted = np.asarray(fitted.factor[c]) @ np.asarray(fitted.factor[c]).T
+        plain, better = (
+            np.corrcoef(x[label == c, :5] @ np.asarray(f.factor[c]).T, rowvar=False) for f in (fitted, mended)
+        )
+        assert np.abs(better - wanted).max() < 1e-3 < 0.1 < np.abs(plain - wanted).max()
+    collapsed = calibrated(fitted, "copula", np.zeros_like(x), label, (-1,) * 5)
+    np.testing.assert_allclose(collapsed.factor, MOST * np.asarray(fitted.factor), rtol=1e-5)  # no spread is made up
 
 
 def test_layouts_differ_only_where_a_gap_is_filled():
