@@ -169,11 +169,19 @@ def results(
       wanted: names of candidates and rows.
       data: folder of the data sets.
       seeds: federations of each fold, or of a data set.
-      quick: fewer rounds.
+      quick: fewer rounds, and of each part the first name and the last two.
+
+    Raises:
+      UserError: no name is wanted, or a file is missing.
     """
-    folder = pathlib.Path(data) / "nsl_kdd"
-    for part in parts:
-        names = [name for name in PARTS[part] if wanted.search(name)]
+    folder, every = pathlib.Path(data) / "nsl_kdd", {part: tuple(PARTS[part]) for part in parts}
+    asked = {
+        part: [name for name in (names[:1] + names[-2:] if quick else names) if wanted.search(name)]
+        for part, names in every.items()
+    }
+    if not any(asked.values()):
+        raise UserError("no candidate's or row's name matches --only; names are such as 'bound 2' and 'real|anomaly'")
+    for part, names in asked.items():
         if not names:
             continue
         if part == "changes":
@@ -187,7 +195,7 @@ def results(
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two seeds, few rounds")
+    parser.add_argument("--quick", action="store_true", help="two seeds, few rounds, fewer names")
     parser.add_argument("--out", help="file for the JSON object")
     parser.add_argument("--data", default="../shared/data", help="folder with nsl_kdd/ and wustl_ehms/")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="what is measured")

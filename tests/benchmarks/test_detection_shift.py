@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from fedjax_health.config import from_config_dict
 from fedjax_health.data.nsl_kdd import FAMILIES, SCHEMA
 from fedjax_health.evaluation import controls
 from fedjax_health.evaluation.arena import rows_where
-from fedjax_health.types import Table
+from fedjax_health.types import Table, UserError
 
 SEEDS = 2
 
@@ -136,3 +137,5 @@ def test_a_joined_row_is_trained_as_its_parts_and_every_part_of_the_benchmark_is
     assert trained_for(ROWS) == {*ROWS} - {controls.JOINED} and set(PARTS["known"]) <= {*ROWS}
     for part in PARTS:
         assert f"\n{part} " in (detection_shift.__doc__ or "")
+    with pytest.raises(UserError, match="--only"):
+        list(detection_shift.results(list(PARTS), re.compile("nothing"), "nowhere", 2, True))
