@@ -5,7 +5,8 @@
 
 The data know no devices: the training records are dealt to 200 simulated ones, each with label shares of its own
 (Dirichlet, alpha .5). A guarantee about a device that does not exist means little, so the mechanism is "none"; the test set
-is KDDTest+, with KDDTest-21 and the attacks whose names training never saw as groups of it.
+is KDDTest+, with KDDTest-21 and the attacks whose names training never saw as groups of it. Row `real|anomaly` of
+tables/detection.csv, a classifier joined with an anomaly detector, is the detector for such attacks.
 """
 
 from __future__ import annotations
