@@ -8,9 +8,9 @@ variant / detector, such as `threats@10%/real+balanced`; nothing here is private
 
 Detectors are the federated classifier trained on real, synthetic and both; with class weights or the focal loss; with attacks
 raised to balance by real records again, SMOTE, a Gaussian copula (these three pool records) or the federated VAE; a federated
-VAE of benign records; and boosted trees on pooled records. Thresholds allow 5 % false alarms on validation records. Figures are
-means over seeds, which differ in the clients that train, with Student-t intervals; gains are paired by seed, and
-`[by device]` are intervals over the test devices or blocks.
+VAE of benign records; the classifier joined with it (`real|anomaly`); and boosted trees on pooled records. Thresholds allow 5 %
+false alarms on validation records. Figures are means over seeds, which differ in the clients that train, with Student-t
+intervals; gains are paired by seed, and `[by device]` are intervals over the test devices or blocks.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from fedjax_health.data.schema import Schema
 from fedjax_health.data.simulator import population_key, simulate_clients
 from fedjax_health.data.split import inclusion_masks
 from fedjax_health.data.wustl_ehms import load_wustl_ehms
-from fedjax_health.evaluation_config import ClassifierConfig
+from fedjax_health.evaluation_config import ClassifierConfig, EvaluationConfig
 from fedjax_health.types import Table, UserError
 
 DEVICES, VALIDATION, TEST = 800, 200, 600  # simulated
@@ -40,6 +40,7 @@ class World(NamedTuple):
       validation, test: of each seed; client ids are those of the devices, the same in every seed.
       groups: of each seed, parts of `test` that are judged by themselves.
       classifier: the detector, and how it is trained.
+      unknown_share: of the anomaly detector in the joined one.
     """
 
     name: str
@@ -50,6 +51,7 @@ class World(NamedTuple):
     test: tuple[Table, ...]
     groups: tuple[Mapping[str, np.ndarray], ...]
     classifier: ClassifierConfig
+    unknown_share: float = EvaluationConfig.unknown_share
 
     @property
     def seeds(self) -> int:
@@ -134,7 +136,8 @@ def connections(folder: pathlib.Path, seeds: int) -> World:
     clients = int(domain.train.client.max()) + 1
     include = inclusion_masks(clients, LEFT_OUT, seeds, 0, "nsl_kdd")
     each = ((domain.validation,) * seeds, (domain.test,) * seeds, (domain.groups,) * seeds)
-    return World("nsl_kdd", domain.schema, domain.train, include, *each, config.classifier)
+    own = config.classifier, config.evaluation.unknown_share
+    return World("nsl_kdd", domain.schema, domain.train, include, *each, *own)
 
 
 def load(name: str, data: str, seeds: int) -> World:

@@ -20,9 +20,10 @@ from fedjax_health.evaluation.utility import positive_score
 
 MAX_FPR = 0.05  # on validation records: the operating point
 SHARES = (0.1, 0.01)  # of the attack records; all of them are Table 4
-LOW = tuple(row for row in ROWS if row not in (FOCAL, controls.ANOMALY, controls.TREES))
-UNKNOWN = ("real", "real+synthetic", "real+balanced", SMOTED)
-FORMED = ("real+synthetic", *MIXED)  # rows whose gains are told
+LOW = tuple(row for row in ROWS if row not in (FOCAL, controls.ANOMALY, controls.JOINED, controls.TREES))
+UNKNOWN = ("real", "real+synthetic", "real+balanced", SMOTED, controls.ANOMALY, controls.JOINED)
+FORMED = ("real+synthetic", *MIXED)  # rows of whom SMOTE is a mark
+GAINING = (*FORMED, controls.JOINED)  # rows whose gains are told
 NEVER = "unknown"
 
 
@@ -120,14 +121,14 @@ def results(
     judged = {row: judge(world, row, predict, groups) for row, predict in fits.rows.items()}
     devices, drawn = devices_of(world), {}
     if not metrics and {"real", SMOTED} <= set(judged):
-        drawn = {r: by_device(world, j, devices) for r, j in judged.items() if r in (*FORMED, "real")}
+        drawn = {r: by_device(world, j, devices) for r, j in judged.items() if r in (*GAINING, "real")}
     for row, mine in judged.items():
         at = f"detection/{name}/{row}"
         yield from _means(at, row, mine.figures, metrics)
         if row in fits.seconds:
             yield mean_of(f"{at}: fit_seconds", [fits.seconds[row]], "s")
         for base, over in (("real", ""), (SMOTED, SMOTED)):
-            if row not in FORMED or base not in judged or base == row:
+            if row not in GAINING or base not in judged or base == row:
                 continue
             side = judged[base]
             gained = [

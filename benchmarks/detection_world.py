@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,9 +22,11 @@ from fedjax_health.data.encode import make_encoder
 from fedjax_health.devices.round import make_ideal
 from fedjax_health.evaluation import controls
 from fedjax_health.evaluation.anomaly import fit_anomaly
+from fedjax_health.evaluation.arena import rows_where
 from fedjax_health.evaluation.augmentation import raised
 from fedjax_health.evaluation.controls import Predict
 from fedjax_health.evaluation.downstream import Downstream, Trainer, make_downstream, make_programs, make_trainer
+from fedjax_health.evaluation.joined import joined
 from fedjax_health.evaluation.mixtures import Mixture, dealt_mixture, held, kept, spans_population, view_mixture
 from fedjax_health.federated import sharding
 from fedjax_health.federation_config import TrainConfig
@@ -38,7 +41,7 @@ from fedjax_health.types import Table
 FOCAL = "focal"
 VIEWS = ("real", "synthetic", "real+synthetic")
 MIXED = ("random-oversampling", "smote", "real+gaussian-copula", "real+balanced")  # attacks raised to balance
-ROWS = (*VIEWS, "class-weights", FOCAL, *MIXED, controls.ANOMALY, controls.TREES)
+ROWS = (*VIEWS, "class-weights", FOCAL, *MIXED, controls.ANOMALY, controls.JOINED, controls.TREES)
 VAE_ROUNDS, CHUNK, VAE_COHORT = 600, 50, 20
 QUICK = 3  # by which a generator's rounds are cut
 
@@ -145,8 +148,11 @@ def fit(learners: Learners, keep: np.ndarray, wanted: Callable[[str], bool]) -> 
     Args:
       learners: of a data set.
       keep: bool[N, M], the records that each seed's federation has: generator, controls and detectors see no other.
-      wanted: whether a row of `ROWS` is.
+      wanted: whether a row of `ROWS` is; what a joined detector is made of comes along.
     """
+    asked = {row for row in ROWS if wanted(row)}
+    if controls.JOINED in asked:
+        asked |= {"real", controls.ANOMALY}
     world, at, seeds = learners.world, learners.at, range(learners.world.seeds)
     classes = world.schema.num_classes
     real = [world.training(keep[s], s) for s in seeds]
@@ -180,7 +186,7 @@ def fit(learners: Learners, keep: np.ndarray, wanted: Callable[[str], bool]) -> 
     def classify(mixtures: list[Mixture], row: str, loss: str = "", weights: Any = None) -> Predict:
         return learners.classifier(loss).fit_mixtures(mixtures, f"{world.name}/{row}", weights).probabilities
 
-    generators = [row for row in ("synthetic", "real+synthetic", "real+balanced") if wanted(row)]
+    generators = [row for row in ("synthetic", "real+synthetic", "real+balanced") if row in asked]
     networks = add("generator", lambda: _networks(learners, view("real", [nothing] * len(seeds)))) if generators else []
 
     def made(shares: Sequence[np.ndarray], number: Sequence[int], name: str) -> list[Table]:
@@ -190,33 +196,36 @@ def fit(learners: Learners, keep: np.ndarray, wanted: Callable[[str], bool]) -> 
             for s in seeds
         ]
 
-    if wanted("real"):
+    if "real" in asked:
         add("real", lambda: classify(view("real", [nothing] * len(seeds)), "real"))
-    if wanted("class-weights"):
+    if "class-weights" in asked:
         shares = np.stack([np.maximum(n / n.sum(), 1e-3) for n in counts])
         add("class-weights", lambda: classify(
             view("real", [nothing] * len(seeds)), "class-weights", weights=balanced_weights(shares)
         ))  # fmt: skip
-    if wanted(FOCAL):
+    if FOCAL in asked:
         add(FOCAL, lambda: classify(view("real", [nothing] * len(seeds)), FOCAL, FOCAL))
     if set(generators) & set(VIEWS):
         table = made(counts, [len(world.table.label)] * len(seeds), "table")
         for row in set(generators) & set(VIEWS):
             add(row, lambda row=row: classify(view(row, table), row))
     for row, make in controls.MAKERS.items():
-        if wanted(row):
+        if row in asked:
             add(row, lambda row=row, make=make: classify(
                 dealt([make(real[s], world.schema, amounts[s], g) for s, g in enumerate(draws(row))]), row
             ))  # fmt: skip
-    if wanted("real+balanced"):
+    if "real+balanced" in asked:
         # twice what is asked for, so that a class that comes up less often than its share has enough
         add("real+balanced", lambda: classify(
             dealt(made(amounts, [2 * int(n.sum()) + 100 for n in amounts], "balance")), "real+balanced"
         ))  # fmt: skip
-    if wanted(controls.TREES):
+    if controls.TREES in asked:
         add(controls.TREES, lambda: controls.fit_boosted(real, world.schema, list(seeds)))
-    if wanted(controls.ANOMALY):
+    if controls.ANOMALY in asked:
         add(controls.ANOMALY, lambda: _anomaly(learners, keep))
+    if controls.JOINED in asked:
+        benign = [rows_where(table, table.label == 0) for table in world.validation]
+        rows[controls.JOINED] = joined(rows["real"], rows[controls.ANOMALY], benign, world.unknown_share)
     return Fits(rows, seconds)
 
 
@@ -229,6 +238,7 @@ def _networks(learners: Learners, mixtures: list[Mixture]) -> list[Any]:
 def _anomaly(learners: Learners, keep: np.ndarray) -> Predict:
     trainer, anomaly = learners.anomaly()
     world = learners.world
-    return fit_anomaly(
+    benign = keep[:, world.table.label == 0].tobytes()  # nothing else is read: variants that differ in attacks share it
+    return learners._once(f"anomaly/{hashlib.sha256(benign).hexdigest()}", lambda: fit_anomaly(
         trainer, anomaly, world.table, learners.encoder, learners.vae.kl_weight, f"{world.name}/anomaly", world.seeds, keep
-    )  # fmt: skip
+    ))  # fmt: skip

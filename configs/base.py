@@ -226,6 +226,7 @@ def get_config() -> Any:
                 "augmentation": "fixed",
                 "real_fractions": (1.0,),
                 "controls": ("class-weights", "random-oversampling", "smote"),
+                "unknown_share": 0.2,
             },
             "attacks": {"shadows": 0, "shadow_targets": 1_000, "update_rounds": 0, "generators": 0},
         },

@@ -282,7 +282,7 @@ def check(c: Config) -> None:
         not e.rivals or not set(d.domains) & set(STREAMS),
         f"config evaluation.rivals={e.rivals} make tables, and data.domains={d.domains} holds streams; leave rivals empty",
     )
-    check_controls(e.controls)
+    check_controls(e.controls, e.unknown_share)
     check_choice("evaluation.augmentation", e.augmentation, ("fixed", "chosen"))
     shares = e.real_fractions
     require(

@@ -11,8 +11,10 @@ from fedjax_health.classifying import make_classifier_of, make_downstream_of, pr
 from fedjax_health.config import Config
 from fedjax_health.evaluation import suite
 from fedjax_health.evaluation.anomaly import fit_anomaly
-from fedjax_health.evaluation.controls import ANOMALY, MOST_ROWS, TREES, Predict, fit_boosted, fit_controls
+from fedjax_health.evaluation.arena import rows_where
+from fedjax_health.evaluation.controls import ANOMALY, JOINED, MOST_ROWS, TREES, Predict, fit_boosted, fit_controls
 from fedjax_health.evaluation.downstream import Downstream, Programs, make_trainer
+from fedjax_health.evaluation.joined import joined
 from fedjax_health.evaluation.on_device import BATCHES, device_rows
 from fedjax_health.models.anomaly import make_anomaly
 from fedjax_health.prepared import Prepared
@@ -45,7 +47,8 @@ def fit_classifiers(
     fits = suite.fit_all(setting, subjects, rivals, downstream)
     if p.domain.task != "detection":
         return fits
-    return fits._replace(detectors=fit_detectors(config, p, setting, subjects, mesh, downstream, made))
+    real = fits.by_row["-", "real"].probabilities
+    return fits._replace(detectors=fit_detectors(config, p, setting, subjects, mesh, downstream, real, made))
 
 
 def detector_costs(config: Config, p: Prepared, fits: suite.Fits) -> list[Row]:
@@ -69,9 +72,10 @@ def fit_detectors(
     subjects: list[suite.Subject],
     mesh: Mesh,
     downstream: Downstream,
+    real: Predict,
     made: dict[str, Programs],
 ) -> dict[tuple[str, str], Predict]:
-    """What evaluation.controls names, by (generator or "-", row).
+    """What evaluation.controls names, by (generator or "-", row); with the anomaly detector also the joined one.
 
     Args:
       config: the run.
@@ -80,6 +84,7 @@ def fit_detectors(
       subjects: generators and their tables.
       mesh: devices.
       downstream: trains the classifier.
+      real: the classifier on real records.
       made: of `make_downstream_of`.
     """
     domain, wanted, seeds = p.domain, config.evaluation.controls, range(config.seeds)
@@ -95,6 +100,8 @@ def fit_detectors(
         found["-", ANOMALY] = fit_anomaly(
             trainer, anomaly, domain.train, domain.encoder, config.vae.kl_weight, f"{domain.name}/anomaly", config.seeds
         )
+        benign = rows_where(domain.validation, domain.validation.label == 0)
+        found["-", JOINED] = joined(real, found["-", ANOMALY], [benign] * config.seeds, config.evaluation.unknown_share)
     if TREES in wanted:
         tables = [
             suite.rows_of_clients(

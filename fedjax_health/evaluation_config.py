@@ -54,6 +54,8 @@ class EvaluationConfig:
       real_fractions: shares of the training clients whose real records the classifier reads, with and without synthetic rows;
         in (0, 1], 1 among them; each share below 1 is another classifier, and one more a generator.
       controls: other detectors that a detection is compared with, of `CONTROLS` (see `evaluation.controls`).
+      unknown_share: with "anomaly" among them, its part, in (0, 1), of a detector that joins it with the classifier: of
+        the false alarms that are allowed, so much is spent on attacks unlike those in training (see `evaluation.joined`).
     """
 
     max_rows: int
@@ -63,6 +65,7 @@ class EvaluationConfig:
     augmentation: str = "fixed"
     real_fractions: tuple[float, ...] = (1.0,)
     controls: tuple[str, ...] = ()
+    unknown_share: float = 0.2
 
 
 def check_classifier(c: ClassifierConfig, shadows: int) -> None:
@@ -101,15 +104,17 @@ def check_classifier(c: ClassifierConfig, shadows: int) -> None:
     check_train(c.train, "classifier.train", "none")
 
 
-def check_controls(controls: tuple[str, ...]) -> None:
-    """The rules of evaluation.controls.
+def check_controls(controls: tuple[str, ...], unknown_share: float) -> None:
+    """The rules of evaluation.controls and evaluation.unknown_share.
 
     Args:
       controls: names.
+      unknown_share: of the joined detector.
 
     Raises:
-      UserError: one that is not known, or twice the same.
+      UserError: a control that is not known, or twice the same; a share outside (0, 1).
     """
+    require(0 < unknown_share < 1, f"config evaluation.unknown_share={unknown_share} must be in (0, 1); 0.5 is even")
     for control in controls:
         check_choice("evaluation.controls", control, CONTROLS)
     require(len(set(controls)) == len(controls), f"config evaluation.controls={controls} names a control twice")

@@ -131,6 +131,8 @@ SECTIONS = [  # (path, a value out of range) of every bound on one number
     ("classifier.input_bound", 0.5),
     ("evaluation.controls", ("smot",)),
     ("evaluation.controls", ("smote", "smote")),
+    ("evaluation.unknown_share", 0.0),
+    ("evaluation.unknown_share", 1.0),
     ("gan.generator_batch", 0), ("pategan.votes", 0), ("pategan.threshold", "means"),
 ]  # fmt: skip
 

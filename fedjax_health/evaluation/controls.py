@@ -27,6 +27,7 @@ from fedjax_health.types import Table
 WEIGHTED, OVERSAMPLED, SMOTED, COPULA = "class-weights", "random-oversampling", "smote", "real+gaussian-copula"
 BALANCED = "real+balanced"  # of a generator: as many rows of each attack as the three above add
 ANOMALY, TREES = "anomaly (benign only)", "boosted-trees"
+JOINED = "real|anomaly"  # the classifier on real records and the anomaly detector, see `evaluation.joined`
 MOST_ROWS = 10_000  # that boosted trees are fitted to, of whole clients
 # rows of a class that SMOTE or a copula makes, to bound its time; where more are dealt, they come again
 MOST_MADE = 10_000

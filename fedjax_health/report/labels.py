@@ -135,6 +135,7 @@ ROWS = {
     controls.SMOTED: "Real + SMOTE, pooled (control)",
     controls.COPULA: "Real + Gaussian copula, pooled (control)",
     controls.ANOMALY: "Anomaly detector, benign records only (control)",
+    controls.JOINED: "Classifier and anomaly detector, joined by how rare benign records score so",
     controls.TREES: "Boosted trees, central, pooled (mark from outside)",
     **BOUNDS,
 }
