@@ -11,7 +11,7 @@ from fedjax_health.data.stream_schema import StreamSchema
 from fedjax_health.models.adversarial import make_adversarial
 from fedjax_health.models.base import GenerativeModel
 from fedjax_health.models.maker import make_direct
-from fedjax_health.models.temporal import NoisyWindow, WindowEncoder, coarse_steps
+from fedjax_health.models.temporal import NoisyWindow, WindowCritic, coarse_steps
 from fedjax_health.models.wgan_gp import GAME
 
 
@@ -34,7 +34,7 @@ def make_stream_wgan_gp(schema: StreamSchema, num_classes: int, config: GanConfi
     layout = Layout(size, 0, (), (-1,) * size)
     low, high = zip(*map(_ends, schema.channels), strict=True)
     generator = NoisyWindow(steps, config.hidden, low, high, config.dense)
-    critic = WindowEncoder(steps, channels, config.hidden, 1, config.dense)
+    critic = WindowCritic(steps, channels, config.hidden, config.dense)
     maker = make_direct(layout, num_classes, config, generator, 2 * size)
     return make_adversarial(layout, num_classes, config, GAME, maker, critic)
 

@@ -70,6 +70,50 @@ class WindowEncoder(nn.Module):
         return nn.Dense(self.out, dot_general=make_dot_general(self.dense))(flat)
 
 
+def moments(window: Array) -> Array:
+    """What a window is like as a whole: f32[n, T, C] -> f32[n, 4 C].
+
+    Of each channel log SD, log mean absolute step, and about its highest and lowest reading, log sum exp(+-4 x) / 4: of a true
+    extreme the slope is lost where a compiled program rounds twice.
+
+    Args:
+      window: in model space; T >= 2.
+    """
+    centred = window - jnp.mean(window, 1, keepdims=True)
+    spread = 0.5 * jnp.log(jnp.mean(jnp.square(centred), 1) + 1e-4)
+    step = jnp.log(jnp.mean(jnp.abs(window[:, 1:] - window[:, :-1]), 1) + 1e-2)
+    high, low = (sign * nn.logsumexp(sign * 4.0 * window, 1) / 4.0 for sign in (1.0, -1.0))
+    return jnp.concatenate([spread, step, high, low], 1)
+
+
+class WindowCritic(nn.Module):
+    """A window to a number: the halving convolutions of `WindowEncoder`, and a layer on the window's `moments`.
+
+    A convolution sees a few steps at a time and its sums are nearly linear: how quiet a sensor is as a whole, which differs
+    from one patient to the next, it hardly sees.
+
+    Attributes:
+      steps, channels, hidden, dense: as in `WindowEncoder`.
+    """
+
+    steps: int
+    channels: int
+    hidden: tuple[int, ...]
+    dense: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """f32[n, T * C + rest] -> f32[n, 1]."""
+        size = self.steps * self.channels
+        window, rest = x[:, :size].reshape(-1, self.steps, self.channels), x[:, size:]
+        near = WindowEncoder(self.steps, self.channels, self.hidden, self.hidden[-1], self.dense)(x)
+        whole = nn.Dense(self.hidden[-1], name="whole")(jnp.concatenate([moments(window), rest], 1))
+        both = nn.leaky_relu(jnp.concatenate([near, whole], 1), 0.2)
+        both = nn.leaky_relu(nn.Dense(self.hidden[-1], name="both")(both), 0.2)
+        # named as the last layer of other critics, whose offset `make_adversarial` moves
+        return nn.Dense(1, name=f"Dense_{len(self.hidden)}")(both)
+
+
 class WindowDecoder(nn.Module):
     """A vector to a window: a dense layer to the coarsest steps, then doubling convolutions.
 
@@ -99,11 +143,13 @@ class WindowDecoder(nn.Module):
 class NoisyWindow(nn.Module):
     """Noise to a window: a course from the latent, a memory of each channel, and what each reading has of its own.
 
-        x[t, c] = course[t, c] + m[t, c] + s[t, c] e[t, c],   m[t, c] = a_c m[t - 1, c] + r[t, c] d[t, c],   e, d ~ N(0, 1)
+        x[t, c] = l_c + g_c course[t, c] + m[t, c] + s_c s[t, c] e[t, c],   e, d ~ N(0, 1)
+        m[t, c] = a_c m[t - 1, c] + r_c r[t, c] d[t, c]
 
-    course, log r and log s come from the latent by doubling convolutions, a_c in (0, 1) is a parameter. A latent alone, of
-    fewer numbers than a window has cells, cannot make the noise of sensors: its windows are smooth, and a critic sees that at
-    once. Readings beyond a channel's range are its ends, where real sensors stop as well.
+    course, log r and log s come from the latent by doubling convolutions, and a window's own l, log g, log r_c and log s_c by a
+    layer; a_c in (0, 1) is a parameter. A latent alone, of fewer numbers than a window has cells, cannot make the noise of
+    sensors: its windows are smooth, and a critic sees that at once. Without factors of a whole window all windows are about as
+    lively, where real ones are quiet or not. Readings beyond a channel's range are its ends, where real sensors stop as well.
 
     Attributes:
       steps, hidden, dense: as in `WindowDecoder`.
@@ -122,8 +168,13 @@ class NoisyWindow(nn.Module):
         n, steps, channels = z.shape[0], self.steps, len(self.low)
         size = steps * channels
         moves, own = (z[:, i : i + size].reshape(n, steps, channels) for i in (0, size))
-        out = WindowDecoder(steps, 3 * channels, self.hidden, self.dense)(z[:, 2 * size :]).reshape(n, steps, -1)
+        latent = z[:, 2 * size :]
+        out = WindowDecoder(steps, 3 * channels, self.hidden, self.dense)(latent).reshape(n, steps, -1)
+        whole = nn.Dense(self.hidden[-1], name="whole")(latent)
+        whole = nn.Dense(4 * channels, name="own")(nn.leaky_relu(whole, 0.2))[:, None]
         course, r, s = jnp.split(out, 3, axis=2)
+        level, gain, gain_r, gain_s = jnp.split(whole, 4, axis=2)
+        course, r, s = level + jnp.exp(jnp.clip(gain, -4.0, 2.0)) * course, r + gain_r, s + gain_s
         memory = nn.sigmoid(self.param("memory", nn.initializers.ones, (channels,), jnp.float32))
         lag = np.subtract.outer(np.arange(steps, dtype=np.float32), np.arange(steps, dtype=np.float32))[..., None]
         past = jnp.where(lag >= 0, memory[None, None] ** np.maximum(lag, 0.0), 0.0)

@@ -18,7 +18,7 @@ from fedjax_health.data.stream_schema import stream_schema
 from fedjax_health.models.causal import CausalMixture
 from fedjax_health.models.stream_vae import make_stream_vae
 from fedjax_health.models.stream_wgan_gp import make_stream_wgan_gp
-from fedjax_health.models.temporal import NoisyWindow, WindowEncoder, coarse_steps, with_neighbours
+from fedjax_health.models.temporal import NoisyWindow, WindowEncoder, coarse_steps, moments, with_neighbours
 from fedjax_health.types import Batch, UserError
 
 pytestmark = pytest.mark.quick_compile
@@ -229,6 +229,21 @@ def test_nothing_of_the_future_is_seen():
     early = x.at[0, 0, 0].add(2.0)  # beyond the two steps back only the sums still see it
     told = np.diff([0.0, *[float(log_prob(early[:, :t], context[:, :t])[0]) for t in range(1, 5)]])
     assert abs(told[3] - terms[3]) > 1e-4
+
+
+def test_moments_tell_a_quiet_window_and_have_slopes():
+    """Known answers, and slopes and slopes of slopes that are finite, at a constant window, too."""
+    saw = jnp.tile(jnp.array([1.0, -1.0], jnp.float32), T // 2)
+    window = jnp.stack([saw, 0.1 * saw], 1)[None]
+    found = np.asarray(moments(window))[0].reshape(4, C)
+    np.testing.assert_allclose(found[0], np.log(np.sqrt(np.array([1.0, 0.01]) + 1e-4)), atol=1e-5)
+    np.testing.assert_allclose(found[1], np.log(np.array([2.0, 0.2]) + 1e-2), rtol=1e-5)
+    many = np.log(T) / 4  # a soft extreme of T readings lies at most so far beyond the true one
+    for side, ends in ((found[2], (1.0, 0.1)), (-found[3], (1.0, 0.1))):
+        assert ((side >= ends) & (side <= np.array(ends) + many)).all()
+    slope = jax.grad(lambda w: jnp.sum(jnp.square(moments(w))))
+    for w in (window, jnp.zeros_like(window)):
+        assert bool(tree.all_finite((slope(w), jax.jit(jax.grad(lambda v: jnp.sum(jnp.square(slope(v)))))(w))))
 
 
 def test_vae_kl_weight_scales_the_kl_term_only():
