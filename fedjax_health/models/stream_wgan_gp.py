@@ -10,13 +10,14 @@ from fedjax_health.data.schema import Column
 from fedjax_health.data.stream_schema import StreamSchema
 from fedjax_health.models.adversarial import make_adversarial
 from fedjax_health.models.base import GenerativeModel
+from fedjax_health.models.causal_windows import CausalWindows
 from fedjax_health.models.maker import make_direct
-from fedjax_health.models.temporal import NoisyWindow, WindowCritic, coarse_steps
+from fedjax_health.models.temporal import WindowCritic, coarse_steps
 from fedjax_health.models.wgan_gp import GAME
 
 
 def make_stream_wgan_gp(schema: StreamSchema, num_classes: int, config: GanConfig) -> GenerativeModel:
-    """Critic: v_fake - v_real + penalty; generator: -v_fake; how it makes windows, see `NoisyWindow`.
+    """Critic: v_fake - v_real + penalty; generator: -v_fake; how it makes windows, see `CausalWindows`.
 
     Args:
       schema: of the windows; numeric channels only.
@@ -33,7 +34,7 @@ def make_stream_wgan_gp(schema: StreamSchema, num_classes: int, config: GanConfi
     size = steps * channels
     layout = Layout(size, 0, (), (-1,) * size)
     low, high = zip(*map(_ends, schema.channels), strict=True)
-    generator = NoisyWindow(steps, config.hidden, low, high, config.dense)
+    generator = CausalWindows(steps, config.hidden, low, high, config.dense)
     critic = WindowCritic(steps, channels, config.hidden, config.dense)
     maker = make_direct(layout, num_classes, config, generator, 2 * size)
     return make_adversarial(layout, num_classes, config, GAME, maker, critic)

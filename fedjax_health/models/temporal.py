@@ -71,19 +71,29 @@ class WindowEncoder(nn.Module):
 
 
 def moments(window: Array) -> Array:
-    """What a window is like as a whole: f32[n, T, C] -> f32[n, 4 C].
+    """What a window is like as a whole: f32[n, T, C] -> f32[n, 8 C + C (C - 1) / 2].
 
-    Of each channel log SD, log mean absolute step, and about its highest and lowest reading, log sum exp(+-4 x) / 4: of a true
-    extreme the slope is lost where a compiled program rounds twice.
+    Of each channel log SD, log mean absolute step, about its highest and lowest reading and its largest step, log sum exp(4 x)
+    / 4 (of a true extreme the slope is lost where a compiled program rounds twice), its memory from step to step, and the mean
+    of either half; of each pair of channels their correlation.
 
     Args:
       window: in model space; T >= 2.
     """
+    steps, channels = window.shape[1:]
     centred = window - jnp.mean(window, 1, keepdims=True)
-    spread = 0.5 * jnp.log(jnp.mean(jnp.square(centred), 1) + 1e-4)
-    step = jnp.log(jnp.mean(jnp.abs(window[:, 1:] - window[:, :-1]), 1) + 1e-2)
+    power = jnp.mean(jnp.square(centred), 1)
+    moves = jnp.abs(window[:, 1:] - window[:, :-1])
+    spread, step = 0.5 * jnp.log(power + 1e-4), jnp.log(jnp.mean(moves, 1) + 1e-2)
     high, low = (sign * nn.logsumexp(sign * 4.0 * window, 1) / 4.0 for sign in (1.0, -1.0))
-    return jnp.concatenate([spread, step, high, low], 1)
+    largest = nn.logsumexp(4.0 * moves, 1) / 4.0
+    power += 1e-2  # of a quiet channel noise, and neither memory nor correlation
+    memory = jnp.mean(centred[:, 1:] * centred[:, :-1], 1) / power
+    halves = jnp.mean(window[:, : steps // 2], 1), jnp.mean(window[:, steps // 2 :], 1)
+    product = jnp.einsum("nta,ntb->nab", centred, centred) / steps
+    related = product / jnp.sqrt(power[:, :, None] * power[:, None, :])
+    pairs = related[:, *np.triu_indices(channels, 1)]
+    return jnp.concatenate([spread, step, high, low, memory, largest, *halves, pairs], 1)
 
 
 class WindowCritic(nn.Module):
@@ -138,47 +148,3 @@ class WindowDecoder(nn.Module):
             pairs = nn.Dense(2 * width)(with_neighbours(nn.leaky_relu(window, 0.2)))
             window = pairs.reshape(n, 2 * pairs.shape[1], width)
         return window.reshape(n, -1)
-
-
-class NoisyWindow(nn.Module):
-    """Noise to a window: a course from the latent, a memory of each channel, and what each reading has of its own.
-
-        x[t, c] = l_c + g_c course[t, c] + m[t, c] + s_c s[t, c] e[t, c],   e, d ~ N(0, 1)
-        m[t, c] = a_c m[t - 1, c] + r_c r[t, c] d[t, c]
-
-    course, log r and log s come from the latent by doubling convolutions, and a window's own l, log g, log r_c and log s_c by a
-    layer; a_c in (0, 1) is a parameter. A latent alone, of fewer numbers than a window has cells, cannot make the noise of
-    sensors: its windows are smooth, and a critic sees that at once. Without factors of a whole window all windows are about as
-    lively, where real ones are quiet or not. Readings beyond a channel's range are its ends, where real sensors stop as well.
-
-    Attributes:
-      steps, hidden, dense: as in `WindowDecoder`.
-      low, high: ends of each channel's range, in model space.
-    """
-
-    steps: int
-    hidden: tuple[int, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    dense: str = "auto"
-
-    @nn.compact
-    def __call__(self, z: Array) -> Array:
-        """f32[n, 2 * T * C + Z] -> f32[n, T * C]; the first numbers are d and e."""
-        n, steps, channels = z.shape[0], self.steps, len(self.low)
-        size = steps * channels
-        moves, own = (z[:, i : i + size].reshape(n, steps, channels) for i in (0, size))
-        latent = z[:, 2 * size :]
-        out = WindowDecoder(steps, 3 * channels, self.hidden, self.dense)(latent).reshape(n, steps, -1)
-        whole = nn.Dense(self.hidden[-1], name="whole")(latent)
-        whole = nn.Dense(4 * channels, name="own")(nn.leaky_relu(whole, 0.2))[:, None]
-        course, r, s = jnp.split(out, 3, axis=2)
-        level, gain, gain_r, gain_s = jnp.split(whole, 4, axis=2)
-        course, r, s = level + jnp.exp(jnp.clip(gain, -4.0, 2.0)) * course, r + gain_r, s + gain_s
-        memory = nn.sigmoid(self.param("memory", nn.initializers.ones, (channels,), jnp.float32))
-        lag = np.subtract.outer(np.arange(steps, dtype=np.float32), np.arange(steps, dtype=np.float32))[..., None]
-        past = jnp.where(lag >= 0, memory[None, None] ** np.maximum(lag, 0.0), 0.0)
-        moved = jnp.einsum("tuc,nuc->ntc", past, jnp.exp(jnp.clip(r, -4.0, 3.0) - 1.0) * moves)
-        window = course + moved + jnp.exp(jnp.clip(s, -4.0, 3.0) - 1.0) * own
-        low, high = (jnp.asarray(end, jnp.float32)[None, None] for end in (self.low, self.high))
-        return jnp.clip(window, low, high).reshape(n, -1)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import toy
 
@@ -16,9 +17,10 @@ from fedjax_health.config import GanConfig, VaeConfig
 from fedjax_health.data.schema import Column
 from fedjax_health.data.stream_schema import stream_schema
 from fedjax_health.models.causal import CausalMixture
+from fedjax_health.models.causal_windows import CausalWindows
 from fedjax_health.models.stream_vae import make_stream_vae
 from fedjax_health.models.stream_wgan_gp import make_stream_wgan_gp
-from fedjax_health.models.temporal import NoisyWindow, WindowEncoder, coarse_steps, moments, with_neighbours
+from fedjax_health.models.temporal import WindowEncoder, coarse_steps, moments, with_neighbours
 from fedjax_health.types import Batch, UserError
 
 pytestmark = pytest.mark.quick_compile
@@ -164,22 +166,22 @@ def test_the_convolutions_are_local_and_the_same_at_every_step():
     np.testing.assert_allclose(later[2:-1], np.asarray(run(x))[1:-2], atol=1e-5)
 
 
-def test_a_made_window_has_memory_noise_of_its_own_and_stays_in_range():
-    """With a latent of 0 an untrained network gives course 0, and r = s = 1 / e everywhere: an AR(1) plus noise."""
-    steps, rows = 8, 20_000
-    network = NoisyWindow(steps, (4, 6), (-9.0, -0.5), (9.0, 0.5))
-    z = jax.random.normal(jax.random.key(4), (rows, 2 * steps * 2 + 3)).at[:, 2 * steps * 2 :].set(0.0)
+def test_a_made_window_goes_through_time_and_stays_in_range():
+    """Untrained it is noise of its own; a step's noise moves all channels of that step and what comes after, nothing before."""
+    steps, size, rows = 8, 16, 2_000
+    network = CausalWindows(steps, (4, 6), (-9.0, -0.5), (9.0, 0.5))
+    z = jax.random.normal(jax.random.key(4), (rows, 2 * size + 3))
     params = network.init(jax.random.key(5), z[:1])
-    x = np.asarray(jax.jit(network.apply)(params, z), np.float64).reshape(rows, steps, 2)
-    a, power = 1 / (1 + np.exp(-1.0)), np.exp(-2.0)
-    moved = power * np.cumsum(a ** (2.0 * np.arange(steps)))
-    np.testing.assert_allclose(x[..., 0].var(0), moved + power, rtol=0.05)
-    for lag in (1, 3):
-        product = (x[:, lag:, 0] * x[:, :-lag, 0]).mean(0)
-        np.testing.assert_allclose(product, a**lag * moved[:-lag], atol=0.01)
+    run = jax.jit(lambda z: network.apply(params, z).reshape(-1, steps, 2))
+    x = np.asarray(run(z), np.float64)
+    np.testing.assert_allclose(x[..., 0].std(0), np.exp(-0.7), rtol=0.2)
+    assert np.corrcoef(x[:, 3, 0], np.asarray(z[:, 6]))[0, 1] > 0.9  # e of step 3, channel 0
     assert np.abs(x[..., 1]).max() == 0.5 and 0.1 < np.mean(np.abs(x[..., 1]) == 0.5) < 0.9
-    other = np.asarray(network.apply(params, z[:5].at[:, 2 * steps * 2 :].set(1.0))).reshape(5, steps, 2)
-    assert np.abs(other - x[:5]).max() > 0.01  # the latent moves it
+    for number in (2 * 2, size + 2 * 2):  # of step 2, channel 0: what scales e, and the other
+        moved = np.abs(np.asarray(run(z.at[:, number].add(3.0))) - x).max(0)
+        assert moved[:2].max() == 0.0 and moved[2].min() > 1e-3
+    assert moved[7, 0] > 1e-7  # beyond the four steps back
+    assert np.abs(np.asarray(run(z.at[:, 2 * size :].add(1.0))) - x).max() > 0.01  # the latent moves it
 
 
 @functools.cache
@@ -235,12 +237,20 @@ def test_moments_tell_a_quiet_window_and_have_slopes():
     """Known answers, and slopes and slopes of slopes that are finite, at a constant window, too."""
     saw = jnp.tile(jnp.array([1.0, -1.0], jnp.float32), T // 2)
     window = jnp.stack([saw, 0.1 * saw], 1)[None]
-    found = np.asarray(moments(window))[0].reshape(4, C)
+    out = np.asarray(moments(window))[0]
+    found, pair = out[: 8 * C].reshape(8, C), out[8 * C :]
     np.testing.assert_allclose(found[0], np.log(np.sqrt(np.array([1.0, 0.01]) + 1e-4)), atol=1e-5)
     np.testing.assert_allclose(found[1], np.log(np.array([2.0, 0.2]) + 1e-2), rtol=1e-5)
     many = np.log(T) / 4  # a soft extreme of T readings lies at most so far beyond the true one
     for side, ends in ((found[2], (1.0, 0.1)), (-found[3], (1.0, 0.1))):
         assert ((side >= ends) & (side <= np.array(ends) + many)).all()
+    assert ((found[5] >= (2.0, 0.2)) & (found[5] <= np.array([2.0, 0.2]) + many)).all()
+    power = np.array([1.0, 0.01])
+    np.testing.assert_allclose(found[4], -power / (power + 0.01), rtol=1e-5)  # every step turns round
+    np.testing.assert_allclose(found[6:], 0.0, atol=1e-6)
+    rise = jnp.stack([jnp.where(jnp.arange(T) < T // 2, -1.0, 1.0), jnp.ones((T,))], 1)[None]
+    np.testing.assert_allclose(np.asarray(moments(rise))[0, 6 * C : 8 * C], [-1, 1, 1, 1])
+    np.testing.assert_allclose(pair, [0.1 / np.sqrt(1.01 * 0.02)], rtol=1e-5)
     slope = jax.grad(lambda w: jnp.sum(jnp.square(moments(w))))
     for w in (window, jnp.zeros_like(window)):
         assert bool(tree.all_finite((slope(w), jax.jit(jax.grad(lambda v: jnp.sum(jnp.square(slope(v)))))(w))))
@@ -253,16 +263,25 @@ def test_vae_kl_weight_scales_the_kl_term_only():
     np.testing.assert_allclose(heavy["sim/loss"] - light["sim/loss"], 2.3 * light["sim/kl"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_vae_learns_the_memory_of_a_channel():
-    """One channel that remembers and one that does not: trained on both, the samples keep them apart."""
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((4000, T, C))
+def _remembering() -> Any:
+    """Windows of one channel that remembers, rho = .9, and one that does not, both of unit variance: f32[4000, T * C]."""
+    noise = np.random.default_rng(0).standard_normal((4000, T, C))
     x = [noise[:, 0]]
     for t in range(1, T):
         x.append(np.asarray([0.9, 0.0]) * x[-1] + np.sqrt(1 - np.asarray([0.9, 0.0]) ** 2) * noise[:, t])
-    data = jnp.asarray(np.stack(x, 1).reshape(4000, -1), jnp.float32)
-    model, label = _model("vae"), jnp.zeros((4000,), jnp.int32)
+    return jnp.asarray(np.stack(x, 1).reshape(4000, -1), jnp.float32)
+
+
+def _lagged(windows: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Products of neighbouring steps over the power, and SDs, by channel."""
+    w = np.asarray(windows).reshape(-1, T, C)
+    return (w[:, 1:] * w[:, :-1]).mean((0, 1)) / np.square(w).mean((0, 1)), w.std((0, 1))
+
+
+@pytest.mark.slow
+def test_vae_learns_the_memory_of_a_channel():
+    """Trained on a channel that remembers and one that does not, the samples keep them apart."""
+    data, model, label = _remembering(), _model("vae"), jnp.zeros((4000,), jnp.int32)
 
     def step(client, key):
         rows = jax.random.randint(key, (200,), 0, 4000)
@@ -270,12 +289,36 @@ def test_vae_learns_the_memory_of_a_channel():
         update, _ = model.field(_params("vae")._replace(client=client), batch, HYPER, key)
         return jax.tree.map(lambda p, u: p - 0.02 * jnp.clip(u, -1.0, 1.0), client, update), None
 
-    def lagged(w: np.ndarray) -> np.ndarray:
-        return (w[:, 1:] * w[:, :-1]).mean((0, 1)) / np.square(w).mean((0, 1))
-
     keys = jax.random.split(jax.random.key(0), 1500)
     client, _ = jax.jit(lambda c: jax.lax.scan(step, c, keys))(_params("vae").client)
     trained = _params("vae")._replace(client=client)
-    drawn = np.asarray(model.sample(model.release(trained), label, jax.random.key(1))).reshape(4000, T, C)
-    assert lagged(drawn)[0] > 0.75 and abs(lagged(drawn)[1]) < 0.1
-    np.testing.assert_allclose(drawn.std((0, 1)), 1.0, atol=0.15)
+    memory, spread = _lagged(model.sample(model.release(trained), label, jax.random.key(1)))
+    assert memory[0] > 0.75 and abs(memory[1]) < 0.1
+    np.testing.assert_allclose(spread, 1.0, atol=0.15)
+
+
+@pytest.mark.slow
+def test_wgan_gp_learns_the_memory_of_a_channel():
+    """The same of the GAN: the critic's steps read the windows, the generator's none."""
+    data, label = _remembering(), jnp.zeros((4000,), jnp.int32)
+    model = make_stream_wgan_gp(SCHEMA, L, GanConfig((8, 16), "auto", 4, "split", 10.0, 1, 200, 1e-3, TRAIN))
+    optimizer, hyper = optax.scale_by_rms(), {**HYPER, "generator_learning_rate": jnp.float32(1e-3)}
+
+    def step(carry, key):
+        params, state = carry
+        key_b, key_d, key_g = jax.random.split(key, 3)
+        rows = jax.random.randint(key_b, (200,), 0, 4000)
+        update, _ = model.field(params, Batch(data[rows], label[rows], jnp.ones((200,), bool)), hyper, key_d)
+        update, state = optimizer.update(update, state)
+        client = jax.tree.map(lambda p, u: p - 5e-3 * u, params.client, update)
+        return (model.refine(params._replace(client=client), hyper, key_g)[0], state), None
+
+    keys = jax.random.split(jax.random.key(0), 1500)
+    params = jax.jit(model.init)(jax.random.key(2))
+    start = params, optimizer.init(params.client)
+    (trained, _), _ = jax.jit(lambda carry: jax.lax.scan(step, carry, keys))(start)
+    sample = jax.jit(model.sample)
+    before, _ = _lagged(sample(model.release(params), label, jax.random.key(1)))
+    memory, spread = _lagged(sample(model.release(trained), label, jax.random.key(1)))
+    assert abs(before[0]) < 0.3 and memory[0] > 0.75 and abs(memory[1]) < 0.15
+    np.testing.assert_allclose(spread, 1.0, atol=0.2)
