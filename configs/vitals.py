@@ -27,7 +27,7 @@ def train_openly(config: Any) -> None:
     config.privacy.mechanism = "none"
     config.data.representation = "copula"
     config.vae.hidden, config.vae.latent, config.vae.kl_weight, config.vae.decoder = (128, 128), 8, 1.0, "causal"
-    config.wgan_gp.hidden, config.wgan_gp.latent, config.wgan_gp.generator = (64, 64), 24, "causal"
+    config.wgan_gp.hidden, config.wgan_gp.latent, config.wgan_gp.generator = (128, 128), 24, "causal"
     for section in (config.vae, config.wgan_gp):
         # the mean gradient of a cohort is the message, and the server's optimiser steps along it: one large batch. Records of a
         # device resemble one another, so few records of many devices are a better one; rates fall to 0, that all comes to rest
@@ -37,8 +37,9 @@ def train_openly(config: Any) -> None:
         )  # fmt: skip
     config.vae.train.update(rounds=2_500, rounds_per_chunk=250, cohort=400, batch_size=4, ema_decay=0.995)
     # a critic without momentum, some seven times as fast as the generator, and many rounds
-    config.wgan_gp.train.update(rounds=40_000, rounds_per_chunk=500, cohort=960, batch_size=1, ema_decay=0.998)
-    config.wgan_gp.train.server_optimizer, config.wgan_gp.generator_learning_rate = "rmsprop", 3e-4
+    config.wgan_gp.train.update(rounds=20_000, rounds_per_chunk=500, cohort=960, batch_size=1, ema_decay=0.999)
+    config.wgan_gp.train.update(server_optimizer="rmsprop", server_learning_rate=4e-3)
+    config.wgan_gp.generator_learning_rate = 6e-4
 
 
 def get_config(variant: str = "") -> ConfigDict:
