@@ -134,7 +134,8 @@ def against_real(row: Row, real: Row | None, chance: float | None) -> Said:
     if chance is None:
         return Said(start + ".", verdict)
     kept = (row.value - chance) / (real.value - chance)
-    share = f"{tables.number(100 * kept, 0)}\u00a0%" if kept > 0 else "nothing"
+    digits = 1 if 0.99 <= kept < 1 else 0  # "below it; keeps 100 %" would contradict itself
+    share = f"{tables.number(100 * kept, digits)}\u00a0%" if kept > 0 else "nothing"
     return Said(f"{start}; keeps {share} of their advantage over chance.", verdict)
 
 

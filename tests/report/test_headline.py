@@ -96,6 +96,12 @@ def test_utility_is_judged_by_intervals(auc, half, gain, words, verdict):
     )
 
 
+def test_what_is_below_real_records_does_not_keep_all():
+    rows = [row("synthetic", "auroc", 0.949, 0.0002), row("real", "auroc", 0.95, 0.0002, model="-")]
+    found = headline.utility(rows, "vae", 3)
+    assert "Clearly below what real records give; keeps 99.8\u00a0% of" in found.said.text
+
+
 def attack(value, half, above, limit=None, sharp=False, broken=""):
     figure = row("federated+synthetic:lira", "tpr_at_1pct_fpr" if sharp else "auc", value, half, n=400)
     cell = tables.Cell(f"{100 * value if sharp else value:.2f}", "")
