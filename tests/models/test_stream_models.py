@@ -301,19 +301,19 @@ def test_vae_learns_the_memory_of_a_channel():
 def test_wgan_gp_learns_the_memory_of_a_channel():
     """The same of the GAN: the critic's steps read the windows, the generator's none."""
     data, label = _remembering(), jnp.zeros((4000,), jnp.int32)
-    model = make_stream_wgan_gp(SCHEMA, L, GanConfig((8, 16), "auto", 4, "split", 10.0, 1, 200, 1e-3, TRAIN))
+    model = make_stream_wgan_gp(SCHEMA, L, GanConfig((8, 16), "auto", 4, "split", 10.0, 1, 100, 1e-3, TRAIN))
     optimizer, hyper = optax.scale_by_rms(), {**HYPER, "generator_learning_rate": jnp.float32(1e-3)}
 
     def step(carry, key):
         params, state = carry
         key_b, key_d, key_g = jax.random.split(key, 3)
-        rows = jax.random.randint(key_b, (200,), 0, 4000)
-        update, _ = model.field(params, Batch(data[rows], label[rows], jnp.ones((200,), bool)), hyper, key_d)
+        rows = jax.random.randint(key_b, (100,), 0, 4000)
+        update, _ = model.field(params, Batch(data[rows], label[rows], jnp.ones((100,), bool)), hyper, key_d)
         update, state = optimizer.update(update, state)
         client = jax.tree.map(lambda p, u: p - 5e-3 * u, params.client, update)
         return (model.refine(params._replace(client=client), hyper, key_g)[0], state), None
 
-    keys = jax.random.split(jax.random.key(0), 1500)
+    keys = jax.random.split(jax.random.key(0), 1000)
     params = jax.jit(model.init)(jax.random.key(2))
     start = params, optimizer.init(params.client)
     (trained, _), _ = jax.jit(lambda carry: jax.lax.scan(step, carry, keys))(start)
