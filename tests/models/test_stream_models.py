@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import toy
 
@@ -16,6 +15,7 @@ from fedjax_health import tree
 from fedjax_health.config import GanConfig, VaeConfig
 from fedjax_health.data.schema import Column
 from fedjax_health.data.stream_schema import stream_schema
+from fedjax_health.models.base import apply
 from fedjax_health.models.causal import CausalMixture
 from fedjax_health.models.causal_windows import CausalWindows
 from fedjax_health.models.stream_vae import make_stream_vae
@@ -172,7 +172,7 @@ def test_a_made_window_goes_through_time_and_stays_in_range():
     network = CausalWindows(steps, (4, 6), (-9.0, -0.5), (9.0, 0.5))
     z = jax.random.normal(jax.random.key(4), (rows, 2 * size + 3))
     params = network.init(jax.random.key(5), z[:1])
-    run = jax.jit(lambda z: network.apply(params, z).reshape(-1, steps, 2))
+    run = jax.jit(lambda z: apply(network, params, z).reshape(-1, steps, 2))
     x = np.asarray(run(z), np.float64)
     np.testing.assert_allclose(x[..., 0].std(0), np.exp(-0.7), rtol=0.2)
     assert np.corrcoef(x[:, 3, 0], np.asarray(z[:, 6]))[0, 1] > 0.9  # e of step 3, channel 0
@@ -261,64 +261,3 @@ def test_vae_kl_weight_scales_the_kl_term_only():
     light, heavy = (field(params, _batch(0), {**HYPER, "kl_weight": jnp.float32(w)}, key)[1] for w in (0.7, 3.0))
     assert light["sim/kl"] > 0
     np.testing.assert_allclose(heavy["sim/loss"] - light["sim/loss"], 2.3 * light["sim/kl"], rtol=1e-4, atol=1e-5)
-
-
-def _remembering() -> Any:
-    """Windows of one channel that remembers, rho = .9, and one that does not, both of unit variance: f32[4000, T * C]."""
-    noise = np.random.default_rng(0).standard_normal((4000, T, C))
-    x = [noise[:, 0]]
-    for t in range(1, T):
-        x.append(np.asarray([0.9, 0.0]) * x[-1] + np.sqrt(1 - np.asarray([0.9, 0.0]) ** 2) * noise[:, t])
-    return jnp.asarray(np.stack(x, 1).reshape(4000, -1), jnp.float32)
-
-
-def _lagged(windows: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Products of neighbouring steps over the power, and SDs, by channel."""
-    w = np.asarray(windows).reshape(-1, T, C)
-    return (w[:, 1:] * w[:, :-1]).mean((0, 1)) / np.square(w).mean((0, 1)), w.std((0, 1))
-
-
-@pytest.mark.slow
-def test_vae_learns_the_memory_of_a_channel():
-    """Trained on a channel that remembers and one that does not, the samples keep them apart."""
-    data, model, label = _remembering(), _model("vae"), jnp.zeros((4000,), jnp.int32)
-
-    def step(client, key):
-        rows = jax.random.randint(key, (200,), 0, 4000)
-        batch = Batch(data[rows], label[rows], jnp.ones((200,), bool))
-        update, _ = model.field(_params("vae")._replace(client=client), batch, HYPER, key)
-        return jax.tree.map(lambda p, u: p - 0.02 * jnp.clip(u, -1.0, 1.0), client, update), None
-
-    keys = jax.random.split(jax.random.key(0), 1500)
-    client, _ = jax.jit(lambda c: jax.lax.scan(step, c, keys))(_params("vae").client)
-    trained = _params("vae")._replace(client=client)
-    memory, spread = _lagged(model.sample(model.release(trained), label, jax.random.key(1)))
-    assert memory[0] > 0.75 and abs(memory[1]) < 0.1
-    np.testing.assert_allclose(spread, 1.0, atol=0.15)
-
-
-@pytest.mark.slow
-def test_wgan_gp_learns_the_memory_of_a_channel():
-    """The same of the GAN: the critic's steps read the windows, the generator's none."""
-    data, label = _remembering(), jnp.zeros((4000,), jnp.int32)
-    model = make_stream_wgan_gp(SCHEMA, L, GanConfig((8, 16), "auto", 4, "split", 10.0, 1, 100, 1e-3, TRAIN))
-    optimizer, hyper = optax.scale_by_rms(), {**HYPER, "generator_learning_rate": jnp.float32(1e-3)}
-
-    def step(carry, key):
-        params, state = carry
-        key_b, key_d, key_g = jax.random.split(key, 3)
-        rows = jax.random.randint(key_b, (100,), 0, 4000)
-        update, _ = model.field(params, Batch(data[rows], label[rows], jnp.ones((100,), bool)), hyper, key_d)
-        update, state = optimizer.update(update, state)
-        client = jax.tree.map(lambda p, u: p - 5e-3 * u, params.client, update)
-        return (model.refine(params._replace(client=client), hyper, key_g)[0], state), None
-
-    keys = jax.random.split(jax.random.key(0), 1000)
-    params = jax.jit(model.init)(jax.random.key(2))
-    start = params, optimizer.init(params.client)
-    (trained, _), _ = jax.jit(lambda carry: jax.lax.scan(step, carry, keys))(start)
-    sample = jax.jit(model.sample)
-    before, _ = _lagged(sample(model.release(params), label, jax.random.key(1)))
-    memory, spread = _lagged(sample(model.release(trained), label, jax.random.key(1)))
-    assert abs(before[0]) < 0.3 and memory[0] > 0.75 and abs(memory[1]) < 0.15
-    np.testing.assert_allclose(spread, 1.0, atol=0.2)
