@@ -16,7 +16,7 @@ PAST = 4  # steps back that a step sees; what lasts longer is for the latent and
 class CausalWindows(nn.Module):
     """Noise to a window, step after step: the same small network at every step, with noise of the step's own.
 
-        x[t] = clip(s[t] e[t] + b[t] + W past[t], low, high),   (log s[t], b[t]) = net(past[t], given[t])
+        x[t] = clip(s[t] e[t] + b[t] + W (x[t-1], ..., x[t-P]), low, high),   (log s[t], b[t]) = net(past[t], given[t])
 
     past is x[t-1], ..., x[t-P], the mean of all steps before, and the mean of |x[u] - x[u-1]| over them, which tell a
     patient's level and how noisy the sensor is. given is a context of the step (doubling convolutions of latent and label), a
